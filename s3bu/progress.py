@@ -1,0 +1,53 @@
+"""What a run tells the world outside: how far it is, what failed, and what came of it.
+
+Operations are handed a `Progress` and are silent by default; `console` is the one that draws.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One path that could not be backed up or restored, and why; a value, so that the run goes on."""
+
+    path: bytes
+    error: str
+
+
+class Progress(Protocol):
+    """What an operation reports while it runs; every call comes from the main thread."""
+
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+        """A new phase begins (`scanning`, `storing` …), with its totals where they are known."""
+
+    def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
+        """So many files and bytes more are done."""
+
+    def failure(self, failure: Failure) -> None:
+        """One path failed; the run goes on."""
+
+    def warning(self, message: str) -> None:
+        """Something that the user should know but that fails nothing."""
+
+    def note(self, message: str) -> None:
+        """A plain line for whoever follows the run."""
+
+
+class Silent:
+    """A `Progress` that says nothing."""
+
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+        """Say nothing."""
+
+    def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
+        """Say nothing."""
+
+    def failure(self, failure: Failure) -> None:
+        """Say nothing."""
+
+    def warning(self, message: str) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""

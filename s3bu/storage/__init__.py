@@ -1,0 +1,113 @@
+"""What s3bu asks of a storage: keys to bytes, and nothing of what they mean.
+
+The protocol is small so that it can be kept whole by S3, by a local directory and by the fake in memory; one contract
+suite holds all of them to it (`tests/test_storage_contract.py`). All calls are synchronous and safe from any thread,
+and every failure is an error of `s3bu.errors` that names the key.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+PART_BOUND = 8 * 1024 * 1024
+"""Bodies up to this many bytes are put in one request; longer ones go through `Storage.writer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """What a listing says of one object; `etag` is opaque and changes when the object does."""
+
+    key: str
+    nbytes: int
+    modified: datetime
+    etag: str
+    is_archived: bool = False
+
+
+class Download(Protocol):
+    """One object being read; a binary stream that also knows what it reads.
+
+    `metadata` has lower-case names without the `x-amz-meta-` prefix. `nbytes` is the length of the whole object.
+    """
+
+    metadata: Mapping[str, str]
+    nbytes: int
+    modified: datetime
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, all that is left when negative, `b""` at the end."""
+
+    def close(self) -> None:
+        """Give the connection back; reading on is an error."""
+
+    def __enter__(self) -> "Download":
+        """Enter a block at whose end it is closed."""
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close."""
+
+
+class Upload(Protocol):
+    """One large object being written; the object appears whole at `commit`, or never."""
+
+    def write(self, chunk: bytes, /) -> int:
+        """Take the next bytes, and say how many that were (all); waits while too much is in flight."""
+
+    def flush(self) -> None:
+        """Do nothing; writers of age call it."""
+
+    def commit(self) -> None:
+        """Make the object appear."""
+
+    def abort(self) -> None:
+        """Leave nothing behind; harmless after `commit` and when called again."""
+
+
+class Storage(Protocol):
+    """Keys to bytes. `url` names it for people (`s3://bucket/prefix`, `/path`), without secrets.
+
+    `identity` is the same string for the same place however it was spelled (endpoint, bucket and prefix, or the real
+    path). `has_conditional_writes` is `None` until `probe` has found out.
+    """
+
+    url: str
+    identity: str
+    has_conditional_writes: bool | None
+
+    def exists(self) -> bool:
+        """Say whether the bucket or directory is there."""
+
+    def create(self) -> None:
+        """Make the bucket or directory; one that is there already is left as it is."""
+
+    def probe(self, key: str) -> bool:
+        """Find out, by writing to `key` (which holds nothing of value), whether creates are conditional."""
+
+    def put(self, key: str, body: bytes, metadata: Mapping[str, str], *, create: bool = False) -> None:
+        """Store `body`, durably before it returns.
+
+        With `create` an object that is there stays, and `ObjectExists` is raised: atomically where the storage has
+        conditional writes, else after a look just before.
+        """
+
+    def writer(
+        self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False
+    ) -> AbstractContextManager[Upload]:
+        """Return a writer for a body of about `nbytes` (an upper bound); leaving the block without `commit` aborts."""
+
+    def open(self, key: str, *, start: int = 0) -> Download:
+        """Begin to read the object from byte `start`; `ObjectNotFound`, `ObjectArchived` or `AccessDenied` come here."""
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
+        """Yield the objects whose keys begin with `prefix` and come after `after`, in byte order of their keys."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; one that is not there is no error."""
+
+    def stop(self) -> None:
+        """Give up all requests under way and to come, from any thread: they raise `StorageStopped` at once."""
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
