@@ -16,10 +16,10 @@ class Failure:
 
 
 class Progress(Protocol):
-    """What an operation reports while it runs; every call comes from the main thread."""
+    """What an operation reports while it runs; only `advance` may be called from any thread."""
 
     def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
-        """A new phase begins (`scanning`, `storing` …), with its totals where they are known."""
+        """Begin a new phase (`scanning`, `storing` …), with its totals where they are known."""
 
     def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
         """So many files and bytes more are done."""
@@ -31,7 +31,7 @@ class Progress(Protocol):
         """Something that the user should know but that fails nothing."""
 
     def note(self, message: str) -> None:
-        """A plain line for whoever follows the run."""
+        """Say a plain line to whoever follows the run."""
 
 
 class Silent:

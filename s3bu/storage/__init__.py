@@ -5,14 +5,29 @@ suite holds all of them to it (`tests/test_storage_contract.py`). All calls are 
 and every failure is an error of `s3bu.errors` that names the key.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, Self
 
 PART_BOUND = 8 * 1024 * 1024
 """Bodies up to this many bytes are put in one request; longer ones go through `Storage.writer`."""
+PARTS_IN_FLIGHT = 3
+"""Parts of one large object that are under way at once, while a further one is being filled."""
+_PARTS_PLANNED = 9000
+_MIB = 1024 * 1024
+
+
+def part_nbytes(nbytes: int) -> int:
+    """Return the size of a part of an object of that length, in whole MiB: S3 allows 10,000 parts."""
+    return max(PART_BOUND, math.ceil(nbytes / _PARTS_PLANNED / _MIB) * _MIB)
+
+
+def memory_of_writer(nbytes: int) -> int:
+    """Return the bytes that `Storage.writer` holds at most for an object of that length."""
+    return (PARTS_IN_FLIGHT + 1) * part_nbytes(nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +57,7 @@ class Download(Protocol):
     def close(self) -> None:
         """Give the connection back; reading on is an error."""
 
-    def __enter__(self) -> "Download":
+    def __enter__(self) -> Self:
         """Enter a block at whose end it is closed."""
 
     def __exit__(self, *exc_info: object) -> None:
@@ -98,7 +113,10 @@ class Storage(Protocol):
         """Return a writer for a body of about `nbytes` (an upper bound); leaving the block without `commit` aborts."""
 
     def open(self, key: str, *, start: int = 0) -> Download:
-        """Begin to read the object from byte `start`; `ObjectNotFound`, `ObjectArchived` or `AccessDenied` come here."""
+        """Begin to read the object from byte `start`; at or past its end there is nothing to read.
+
+        `ObjectNotFound`, `ObjectArchived` and `AccessDenied` come here, not with the first `read`.
+        """
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield the objects whose keys begin with `prefix` and come after `after`, in byte order of their keys."""

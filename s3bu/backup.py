@@ -1,0 +1,333 @@
+"""One run of a backup: scan, compare, store what is new, publish one manifest a source.
+
+Invariants: a manifest is put last, after every content that it names is known to be stored; a failure is a value,
+never an entry and never a removal; a source that fails leaves the others alone.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED, Difference, Trust, carried, compare, is_same
+from s3bu.errors import IntegrityError, JobError, ObjectExists, S3buError, StorageError
+from s3bu.job import Job, Source
+from s3bu.manifest import FILE, Entry, FailedPath, Header, format_entry, format_failed, is_representable
+from s3bu.progress import Failure, Progress
+from s3bu.repository import Contents, Repository, Snapshot, StoredManifest
+from s3bu.repository.layout import ManifestKey, next_manifest_key
+from s3bu.rooted import Root
+from s3bu.scan import Left, Scan, SourceMissingError
+from s3bu.store import Store
+
+_RACY_NS = 2_000_000_000
+"""An mtime this close to the parent's scan may hide a second write within the clock's tick."""
+_OLDEST_UNCHANGED = timedelta(days=7)
+"""A source without changes still gets a snapshot this often, so that one can see that it is backed up."""
+_FEWEST_GUARDED = 100
+_PUBLISH_ATTEMPTS = 20
+_HOST_SEARCH = 10
+"""How many manifests are read back to find this machine's own, where several share a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run: `host` is this machine's name, `excluded` the (device, inode) of directories never to enter."""
+
+    host: str
+    is_compressing: bool = False
+    is_rehash: bool = False
+    accepts_deletions: bool = False
+    excluded: frozenset[tuple[int, int]] = frozenset()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one source.
+
+    `published` is `None` when nothing had changed, or when `error` says why the source was not backed up at all.
+    `counts` counts paths by status; `nfiles` and `nbytes` are what the snapshot holds, `nbytes_sent` what was stored.
+    """
+
+    label: str
+    published: ManifestKey | None = None
+    error: S3buError | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    nfiles: int = 0
+    nbytes: int = 0
+    nbytes_sent: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    left: Left = field(default_factory=Left)
+
+
+class DeletionsRefusedError(S3buError):
+    """More than half of a source vanished at once, which is more often an unmounted disk than a wish."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the sources of one run share."""
+
+    repository: Repository
+    job: Job
+    options: Options
+    progress: Progress
+    contents: Contents
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a snapshot comes from: when its scan began, and what it was compared with."""
+
+    created: datetime
+    parent: Snapshot | None
+
+
+def run(
+    repository: Repository, job: Job, sources: Iterable[Source], options: Options, progress: Progress
+) -> list[Outcome]:
+    """Back up these sources of a job, one after the other, and say what came of each.
+
+    What concerns the whole run raises: no repository, changed recipients, refused or expired credentials, a storage
+    that cannot be reached. What concerns one source is its outcome's `error`.
+    """
+    recipients = repository.pinned_recipients()
+    repository.probe(job.name)
+    progress.phase("listing what is stored")
+    contents = repository.contents()
+    store = Store(repository, recipients, contents, is_compressing=options.is_compressing)
+    shared = _Run(repository, job, options, progress, contents, store)
+    return [_back_up(shared, source) for source in sources]
+
+
+def _back_up(shared: _Run, source: Source) -> Outcome:
+    outcome = Outcome(source.label)
+    try:
+        manifests = shared.repository.manifests(shared.job.name, source.label)
+        parent = _read_parent(shared, manifests)
+        created = datetime.fromtimestamp(int(time.time()), UTC)
+        scan = Scan(source.path, shared.job.filters, excluded=shared.options.excluded)
+        outcome.left = scan.left
+        differences = _compare(shared, scan, parent)
+        _guard(shared, differences, manifests, parent)
+        settling = _Settling(shared, outcome, parent, created, _read(shared, scan, differences, outcome))
+        lines = list(settling.lines(differences))
+        if settling.is_worth_publishing():
+            outcome.published = _publish(shared, source, manifests, Origin(created, parent), lines)
+    except (SourceMissingError, JobError, DeletionsRefusedError) as error:
+        outcome.error = error
+    return outcome
+
+
+def _read_parent(shared: _Run, manifests: list[StoredManifest]) -> Snapshot | None:
+    """Return the newest snapshot that can be read; a broken one is told and passed over, and costs only time."""
+    for manifest in reversed(manifests):
+        shared.progress.phase("reading the last snapshot")
+        try:
+            parent = shared.repository.read_snapshot(manifest.key)
+        except IntegrityError as error:
+            shared.progress.warning(f"{error.message}; comparing with an older snapshot instead")
+            continue
+        for warning in parent.warnings:
+            shared.progress.warning(warning)
+        return parent
+    return None
+
+
+def _compare(shared: _Run, scan: Scan, parent: Snapshot | None) -> list[Difference | Failure]:
+    shared.progress.phase(f"scanning {os.fsdecode(scan.root)}")
+    before_ns = int(parent.created.timestamp()) * 1_000_000_000 - _RACY_NS if parent else 0
+    trust = Trust(before_ns, shared.options.is_rehash)
+    differences = []
+    for difference in compare(scan, parent.entries if parent else (), trust):
+        differences.append(difference)
+        shared.progress.advance(files=1)
+    return differences
+
+
+def _guard(
+    shared: _Run,
+    differences: list[Difference | Failure],
+    manifests: list[StoredManifest],
+    parent: Snapshot | None,
+) -> None:
+    """Refuse to go on when more than half of at least a hundred files vanished since this machine's last snapshot."""
+    if parent is None or shared.options.accepts_deletions:
+        return
+    present = {one.entry.path for one in differences if isinstance(one, Difference) and one.entry is not None}
+    vanished, total = _vanished(parent, present)
+    if not _is_suspicious(vanished, total):
+        return
+    own = _own_last(shared, manifests, parent)
+    if own is not None:
+        vanished, total = _vanished(own, present)
+    if own is None or _is_suspicious(vanished, total):
+        raise DeletionsRefusedError(
+            f"{parent.key.label}: {vanished:,} of {total:,} files vanished since the last snapshot; nothing published",
+            hint="is the disk mounted? if they are meant to be gone, run again with --accept-deletions",
+        )
+
+
+def _vanished(snapshot: Snapshot, present: set[bytes]) -> tuple[int, int]:
+    files = [entry for entry in snapshot.entries if entry.kind == FILE]
+    return sum(entry.path not in present for entry in files), len(files)
+
+
+def _is_suspicious(vanished: int, total: int) -> bool:
+    return total >= _FEWEST_GUARDED and vanished * 2 > total
+
+
+def _own_last(shared: _Run, manifests: list[StoredManifest], parent: Snapshot) -> Snapshot | None:
+    """Return this machine's last snapshot where another one made the newest: two may back up under one label."""
+    if parent.header is None or parent.header.host == shared.options.host:
+        return parent
+    older = [manifest.key for manifest in manifests if manifest.key < parent.key]
+    for key in reversed(older[-_HOST_SEARCH:]):
+        with shared.repository.open_manifest(key) as (manifest, _):
+            host = manifest.header.host if manifest.header else None
+        if host == shared.options.host:
+            return shared.repository.read_snapshot(key)
+    return None
+
+
+def _read(
+    shared: _Run, scan: Scan, differences: list[Difference | Failure], outcome: Outcome
+) -> dict[bytes, Entry | Failure]:
+    """Store the contents that must be read, and return by path what came of each."""
+    wanted = list(_to_read(differences, shared.contents))
+    results: dict[bytes, Entry | Failure] = {}
+    if not wanted:
+        return results
+    shared.progress.phase("storing", files=len(wanted), nbytes=sum(entry.nbytes for entry in wanted))
+    with Root(os.fsencode(scan.root)) as root:
+        for result in shared.store.store(root, wanted):
+            if isinstance(result, Failure):
+                results[result.path] = result
+                shared.progress.advance(files=1)
+            else:
+                results[result.entry.path] = result.entry
+                outcome.nbytes_sent += result.nbytes_sent
+                shared.progress.advance(files=1, nbytes=result.entry.nbytes)
+    return results
+
+
+def _to_read(differences: Iterable[Difference | Failure], contents: Contents) -> Iterator[Entry]:
+    """Yield the files whose content is unknown, or known and gone from the repository: then it is put again."""
+    for one in differences:
+        if isinstance(one, Failure) or one.entry is None or one.entry.kind != FILE or one.status == CARRIED:
+            continue
+        if is_representable(one.entry) and not (one.entry.hash and bytes.fromhex(one.entry.hash) in contents.stored):
+            yield one.entry
+
+
+class _Settling:
+    """Turns differences and what came of reading them into the lines of a manifest, counting on the way."""
+
+    def __init__(
+        self,
+        shared: _Run,
+        outcome: Outcome,
+        parent: Snapshot | None,
+        created: datetime,
+        results: dict[bytes, Entry | Failure],
+    ) -> None:
+        self._shared = shared
+        self._outcome = outcome
+        self._parent = parent
+        self._created = created
+        self._results = results
+        self._since = {failed.path: failed.since for failed in parent.failed} if parent else {}
+
+    def is_worth_publishing(self) -> bool:
+        """Say whether the snapshot tells anything that the parent does not, or the parent is a week old."""
+        counts = self._outcome.counts
+        if self._parent is None or counts[NEW] or counts[CHANGED] or counts[REMOVED]:
+            return True
+        if {failure.path for failure in self._outcome.failures} != self._since.keys():
+            return True
+        return self._created - self._parent.created >= _OLDEST_UNCHANGED
+
+    def lines(self, differences: Iterable[Difference | Failure]) -> Iterator[bytes]:
+        """Yield the manifest's lines between header and trailer, in order."""
+        for difference in differences:
+            if isinstance(difference, Failure):
+                yield self._fail(difference)
+            elif difference.entry is None:
+                self._outcome.counts[REMOVED] += 1
+            else:
+                yield from self._settle(difference)
+
+    def _settle(self, difference: Difference) -> Iterator[bytes]:
+        entry, previous = difference.entry, difference.previous
+        assert entry is not None
+        result = self._good(self._results.get(entry.path, entry))
+        if isinstance(result, Failure):
+            yield self._fail(result)
+            if previous is not None and self._can_be_carried(previous):
+                yield self._count(carried(previous), CARRIED)
+        elif difference.status == CARRIED:
+            yield self._count(result, CARRIED)
+        elif previous is None:
+            yield self._count(result, NEW)
+        elif is_same(result, previous):
+            yield self._count(result, UNMODIFIED)
+        else:
+            yield self._count(result, CHANGED)
+
+    def _good(self, result: Entry | Failure) -> Entry | Failure:
+        """Return the entry, or why there is none: the read failed, or the content that it names did not get there."""
+        if isinstance(result, Failure):
+            return result
+        if not is_representable(result):
+            return Failure(result.path, "its name is too long for a manifest")
+        if result.kind == FILE and not self._is_stored(result):
+            why = self._shared.store.failed.get(result.hash, "its content is not stored any more")
+            return Failure(result.path, why)
+        return result
+
+    def _can_be_carried(self, previous: Entry) -> bool:
+        return previous.kind == FILE and self._is_stored(previous) and is_representable(previous)
+
+    def _is_stored(self, entry: Entry) -> bool:
+        return bool(entry.hash) and bytes.fromhex(entry.hash) in self._shared.contents.stored
+
+    def _count(self, entry: Entry, status: str) -> bytes:
+        self._outcome.counts[status] += 1
+        if entry.kind == FILE:
+            self._outcome.nfiles += 1
+            self._outcome.nbytes += entry.nbytes
+        return format_entry(entry, is_carried_forward=status == CARRIED)
+
+    def _fail(self, failure: Failure) -> bytes:
+        self._outcome.failures.append(failure)
+        self._shared.progress.failure(failure)
+        since = self._since.get(failure.path, self._created.isoformat())
+        return format_failed(FailedPath(failure.path, failure.error, since))
+
+
+def _publish(
+    shared: _Run, source: Source, manifests: list[StoredManifest], origin: Origin, lines: list[bytes]
+) -> ManifestKey:
+    """Put the manifest under the next free key; another machine may take one in the same second."""
+    shared.progress.phase("publishing the snapshot")
+    newest = manifests[-1].key if manifests else None
+    for _ in range(_PUBLISH_ATTEMPTS):
+        key = next_manifest_key(shared.job.name, source.label, newest, datetime.now())
+        header = Header(
+            key=str(key),
+            job=shared.job.name,
+            label=source.label,
+            host=shared.options.host,
+            created=origin.created,
+            parent=str(origin.parent.key) if origin.parent else "",
+        )
+        try:
+            shared.repository.put_manifest(header, lines)
+        except ObjectExists:
+            newest = key
+        else:
+            return key
+    raise StorageError(f"{newest}: other runs keep taking the next key", hint="run again a little later")

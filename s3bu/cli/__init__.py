@@ -1,0 +1,88 @@
+"""The command line: a command opens what it needs, calls one operation, reports, and returns an exit code."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from cyclopts import App, CycloptsError
+
+from s3bu import __version__
+from s3bu.cli.backup import backup
+from s3bu.cli.job import job
+from s3bu.cli.keys import init, keys
+from s3bu.cli.restore import download, restore
+from s3bu.cli.snapshots import ls, snapshots
+from s3bu.console import print_error
+from s3bu.errors import S3buError, UsageError
+
+app = App(
+    name="s3bu",
+    version=__version__,
+    help="Encrypted, deduplicated backups of directories in an S3 bucket or directory of your own.",
+    help_format="plaintext",
+    help_formatter="plain",
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+    exit_on_error=False,
+    print_error=False,
+)
+for command in (init, backup, restore, snapshots, ls, download):
+    app.command(command)
+app.command(job)
+app.command(keys)
+
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; not an `Exception`, so that nothing on the way takes it for a fault."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; every error that a user can cause ends here as one line."""
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except S3buError as error:
+        print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("s3bu: error: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except _Terminated:
+        print("s3bu: error: terminated", file=sys.stderr)
+        return _TERMINATED
+    except BrokenPipeError:
+        return _silence_stdout()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        result = app(arguments)
+    except CycloptsError as error:
+        hint = "`s3bu --help` lists the commands, `s3bu COMMAND --help` explains one"
+        raise UsageError(_first_line(error), hint=hint) from error
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _first_line(error: CycloptsError) -> str:
+    """Return what is wrong with the command line, in one line and our case."""
+    text = " ".join(str(error).split()).removesuffix(".")
+    return text[:1].lower() + text[1:]
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _silence_stdout() -> int:
+    """Whoever read the output left, as `head` does: nothing more to say, and nothing to fail on at exit."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

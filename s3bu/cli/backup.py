@@ -1,0 +1,120 @@
+"""`s3bu backup`."""
+
+import platform
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_repository
+from s3bu.console import Console, counted, format_nbytes, print_error, shown_line
+from s3bu.errors import UsageError
+
+if TYPE_CHECKING:
+    from s3bu.backup import Outcome
+    from s3bu.job import Job, Source
+
+
+def backup(
+    repository: str,
+    job: str,
+    label: str | None = None,
+    /,
+    *,
+    compress: Annotated[bool, Parameter(name=["--compress", "-c"], negative="")] = False,
+    init: Annotated[bool, Parameter(negative="")] = False,
+    rehash: Annotated[bool, Parameter(negative="")] = False,
+    accept_deletions: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = NOTHING_COMMON,
+) -> int:
+    """Back up the sources of a job.
+
+    JOB is a job of the repository, or a local file that ends in .yml. Exit codes: 0 done or nothing to do, 1 failed,
+    2 wrong usage, 3 done but incomplete, 10 no repository or job, 12 key missing or wrong.
+
+    Examples:
+
+      s3bu backup my-bucket home
+      s3bu backup my-bucket server etc -c
+      s3bu backup --init ./repository home.yml
+
+    Parameters
+    ----------
+    repository
+        a bucket (my-bucket, s3://my-bucket/prefix) or a directory (/path, ./path)
+    job
+        a job's name, or a local .yml file
+    label
+        back up only the source of this label
+    compress
+        compress new contents that get smaller by it
+    init
+        make the repository and keys first where there are none
+    rehash
+        read every file, also those that look unmodified
+    accept_deletions
+        publish even if more than half of the files vanished
+    """
+    from s3bu.backup import Options, run  # noqa: PLC0415 - start-up counts
+    from s3bu.cli.keys import run_init  # noqa: PLC0415
+
+    with open_repository(repository, common) as opened, Console() as console:
+        if init:
+            run_init(opened, None)
+        loaded, warnings = load_job(opened, job)
+        for warning in warnings:
+            console.warning(warning)
+        sources = _chosen(loaded, label)
+        options = Options(
+            host=platform.node(),
+            is_compressing=compress,
+            is_rehash=rehash,
+            accepts_deletions=accept_deletions,
+            excluded=excluded_directories(repository),
+        )
+        outcomes = run(opened, loaded, sources, options, console)
+        console.finish()
+        for outcome in outcomes:
+            _print_outcome(loaded.name, outcome)
+    return max((_exit_code(outcome) for outcome in outcomes), key=[0, 3, 1].index)
+
+
+def _chosen(job: "Job", label: str | None) -> tuple["Source", ...]:
+    if label is None:
+        return job.sources
+    chosen = tuple(source for source in job.sources if source.label == label)
+    if not chosen:
+        labels = ", ".join(source.label for source in job.sources)
+        raise UsageError(f"job '{job.name}' has no source with the label '{label}'", hint=f"it has {labels}")
+    return chosen
+
+
+def _exit_code(outcome: "Outcome") -> int:
+    from s3bu.scan import SourceMissingError  # noqa: PLC0415 - start-up counts
+
+    if outcome.error is not None and not isinstance(outcome.error, SourceMissingError):
+        return 1
+    return 3 if outcome.error is not None or outcome.failures else 0
+
+
+def _print_outcome(job: str, outcome: "Outcome") -> None:
+    if outcome.error is not None:
+        print_error(outcome.error)
+        return
+    from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED  # noqa: PLC0415 - start-up counts
+
+    counts = ", ".join(f"{outcome.counts[one]:,} {one}" for one in (NEW, CHANGED, REMOVED, UNMODIFIED))
+    print(f"{job}/{outcome.label}: {counts}")
+    if outcome.counts[CARRIED]:
+        print(f"  {counted(outcome.counts[CARRIED], 'path')} carried forward, as they could not be read")
+    left = [counted(number, kind) for kind, number in sorted(outcome.left.special.items())]
+    if left:
+        print(f"  not backed up: {', '.join(left)}")
+    for path in outcome.left.excluded:
+        print(f"  not backed up: the repository itself, at {shown_line(repr(path)[2:-1])}")
+    if outcome.failures:
+        print(f"  incomplete: {counted(len(outcome.failures), 'path')} failed")
+    size = f"{counted(outcome.nfiles, 'file')}, {format_nbytes(outcome.nbytes)}"
+    if outcome.published is None:
+        print(f"  no change since the last snapshot ({size})")
+    else:
+        print(f"  snapshot of {size}; {format_nbytes(outcome.nbytes_sent)} sent\n  {outcome.published}")

@@ -1,0 +1,212 @@
+"""`s3bu job`."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository, read_stored_job
+from s3bu.console import counted, print_error, print_table, shown
+from s3bu.errors import JobError, S3buError, UsageError
+from s3bu.job import check_job_name, load_job_file, parse_job
+
+job = App(name="job", help="Check, upload, show, download, list and edit jobs.")
+
+_TEMPLATE = b"""sources:
+- path: /home/me/documents
+  label: documents
+"""
+
+
+@job.command
+def check(file: Path, /) -> int:
+    """Check a job file, and name all that is wrong with it.
+
+    Examples:
+
+      s3bu job check home.yml
+
+    Parameters
+    ----------
+    file
+        a job file
+    """
+    name, text = load_job_file(file)
+    try:
+        check_job_name(name)
+        loaded = parse_job(text, name=name, origin=str(file), strict=True, directory=file.absolute().parent)
+    except JobError as error:
+        print("\n".join(shown(problem) for problem in error.problems))
+        print_error(JobError(error.message, hint=error.hint))
+        return error.exit_code
+    for source in loaded.sources:
+        if not os.path.isdir(source.path):
+            print(f"s3bu: warning: {shown(source.path)}: no such directory on this machine", file=sys.stderr)
+    print(f"{file}: a good job with {counted(len(loaded.sources), 'source')}")
+    return 0
+
+
+@job.command
+def upload(repository: str, name: str, file: Path, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Check a job file and store it as a new version of a job.
+
+    Examples:
+
+      s3bu job upload my-bucket home home.yml
+
+    Parameters
+    ----------
+    name
+        the job's name in the repository
+    file
+        a job file
+    """
+    check_job_name(name)
+    _, text = load_job_file(file)
+    parse_job(text, name=name, origin=str(file), strict=True, directory=None)
+    with open_repository(repository, common) as opened:
+        _ = opened.recipients()  # says so when this is no repository
+        version = opened.add_job(name, text)
+    print(f"job {name}, version {version}")
+    return 0
+
+
+@job.command
+def download(
+    repository: str,
+    name: str,
+    /,
+    *,
+    version: int | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    common: Common = NOTHING_COMMON,
+) -> int:
+    """Write a job into a file, which must not be there yet.
+
+    Examples:
+
+      s3bu job download my-bucket home -o home.yml
+
+    Parameters
+    ----------
+    name
+        the job's name
+    version
+        not the newest version but this one
+    output
+        the file to write; default: NAME.yml here
+    """
+    path = output or Path(f"{name}.yml")
+    with open_repository(repository, common) as opened:
+        stored = read_stored_job(opened, name, version)
+    try:
+        with path.open("xb") as file:
+            file.write(stored.text)
+    except FileExistsError as error:
+        raise UsageError(f"{path}: is there already", hint="choose another name with -o") from error
+    except OSError as error:
+        raise S3buError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
+    print(f"{path}: job {name}, version {stored.version}")
+    return 0
+
+
+@job.command
+def show(repository: str, name: str, /, *, version: int | None = None, common: Common = NOTHING_COMMON) -> int:
+    """Print a job.
+
+    Examples:
+
+      s3bu job show my-bucket home
+
+    Parameters
+    ----------
+    name
+        the job's name
+    version
+        not the newest version but this one
+    """
+    with open_repository(repository, common) as opened:
+        stored = read_stored_job(opened, name, version)
+    for line in stored.text.decode("utf-8", "surrogateescape").splitlines():
+        print(shown(line.replace("\t", "    ")).replace("\\\\", "\\"))
+    return 0
+
+
+@job.command(name="list")
+def list_jobs(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+    """List the jobs of a repository with their versions.
+
+    Examples:
+
+      s3bu job list my-bucket
+    """
+    with open_repository(repository, common) as opened:
+        _ = opened.recipients()  # says so when this is no repository
+        jobs = opened.jobs()
+    rows = [(shown(name), str(versions[-1]), str(len(versions))) for name, versions in sorted(jobs.items())]
+    print_table(("job", "newest", "versions"), rows, right=frozenset({1, 2}))
+    return 0
+
+
+@job.command
+def edit(repository: str, name: str, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Edit a job in $EDITOR, check it, and store it as a new version; a new job starts from a template.
+
+    Examples:
+
+      s3bu job edit my-bucket home
+
+    Parameters
+    ----------
+    name
+        the job's name
+    """
+    check_job_name(name)
+    with open_repository(repository, common) as opened:
+        _ = opened.recipients()  # says so when this is no repository
+        before = read_stored_job(opened, name).text if opened.job_versions(name) else _TEMPLATE
+        text = _edited(name, before)
+        if text == before:
+            print(f"job {name}: not changed")
+            return 0
+        version = opened.add_job(name, text)
+    print(f"job {name}, version {version}")
+    return 0
+
+
+def _edited(name: str, text: bytes) -> bytes:
+    """Have the user edit the text until it is a good job, in a directory that only the user can look into."""
+    with tempfile.TemporaryDirectory(prefix="s3bu-") as directory:
+        path = Path(directory, f"{name}.yml")
+        path.write_bytes(text)
+        while True:
+            _run_editor(path)
+            _, edited = load_job_file(path)
+            try:
+                parse_job(edited, name=name, origin=path.name, strict=True, directory=None)
+            except JobError as error:
+                print_error(error)
+                if not _wants_again():
+                    raise UsageError(f"job {name}: given up, nothing was stored") from error
+            else:
+                return edited
+
+
+def _run_editor(path: Path) -> None:
+    editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    try:
+        subprocess.run([*editor, str(path)], check=True)  # noqa: S603 - the user's own editor
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(
+            f"the editor '{editor[0]}' failed, nothing was stored", hint="set EDITOR to one that works"
+        ) from error
+
+
+def _wants_again() -> bool:
+    """Ask whether to edit again; without a terminal there is nobody to ask."""
+    return sys.stdin.isatty() and input("edit again? [Y/n] ").strip().lower() in {"", "y", "yes"}

@@ -1,0 +1,119 @@
+"""`s3bu init` and `s3bu keys`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
+from s3bu.errors import UsageError
+
+if TYPE_CHECKING:
+    from s3bu.repository import Repository
+
+keys = App(name="keys", help="Show the keys of a repository, and accept changed recipients.")
+
+
+def init(
+    repository: str,
+    /,
+    *,
+    recipients_file: Annotated[Path | None, Parameter()] = None,
+    common: Common = NOTHING_COMMON,
+) -> int:
+    """Make what is missing of repository, recipients, identities and passphrases.
+
+    Nothing is ever overwritten, so it can be run again. On a second machine, copy secrets.yml there first; a machine
+    that only backs up needs no identities.
+
+    Examples:
+
+      s3bu init my-bucket
+      s3bu init ./repository --recipients-file recipients.txt
+
+    Parameters
+    ----------
+    repository
+        a bucket (my-bucket, s3://my-bucket/prefix) or a directory (/path, ./path)
+    recipients_file
+        age recipients that can read the backups, instead of a new identity's
+    """
+    with open_repository(repository, common) as opened:
+        run_init(opened, recipients_file)
+    return 0
+
+
+def run_init(repository: "Repository", recipients_file: Path | None) -> None:
+    """Run `init` and say what it made and what must be kept safe."""
+    from s3bu.init import init as run  # noqa: PLC0415 - start-up counts
+
+    text = _read_text(recipients_file) if recipients_file else None
+    outcome = run(repository, text, origin=str(recipients_file))
+    for line in outcome.made:
+        print(line)
+    if not outcome.made:
+        print(f"{repository.storage.url}: nothing to make, all is there")
+    if outcome.new_files:
+        files = " and ".join(str(path) for path in outcome.new_files)
+        print(f"\nKEEP SAFE, away from this machine: {files}")
+        print("without them nothing can be restored, and nobody can make them again\n")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "not text"
+        raise UsageError(f"{path}: cannot be read ({why})") from error
+
+
+@keys.command(name="list")
+def list_keys(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Show who can read what is backed up, and which keys this machine has.
+
+    Examples:
+
+      s3bu keys list my-bucket
+    """
+    with open_repository(repository, common) as opened:
+        recipients = opened.recipients()
+        accepted = opened.remembered.facts.recipients
+        state = {None: "not accepted on this machine yet", recipients.fingerprint: "accepted on this machine"}
+        print(f"recipients {recipients.fingerprint}: {state.get(accepted, f'CHANGED, accepted are {accepted}')}")
+        own = {identity.recipient for identity in opened.keyring.identities} if _has_identities(opened) else set()
+        for recipient in recipients.recipients:
+            print(f"  {recipient.text}{'  (an identity of this machine)' if recipient.text in own else ''}")
+        print("passphrases, the last one encrypts:")
+        for secret in opened.keyring.secrets:
+            print(f"  {secret.id}")
+    return 0
+
+
+def _has_identities(repository: "Repository") -> bool:
+    return os.path.lexists(repository.keyring.identities_path)
+
+
+@keys.command
+def accept(repository: str, fingerprint: str | None = None, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Accept the recipients that stand in the repository now, by their fingerprint.
+
+    A backup is encrypted only to recipients that this machine accepted: the first ones it sees, and then what is
+    accepted here. Whoever can write to the bucket could otherwise add a key of their own.
+
+    Examples:
+
+      s3bu keys list my-bucket
+      s3bu keys accept my-bucket ABCD-EFGH-IJKL-MNOP-QRST
+
+    Parameters
+    ----------
+    fingerprint
+        what `keys list` shows, once you have compared it
+    """
+    from s3bu.keys import accept as run  # noqa: PLC0415 - start-up counts
+
+    with open_repository(repository, common) as opened:
+        recipients = run(opened, fingerprint)
+        print(f"accepted {recipients.fingerprint}")
+    return 0

@@ -1,0 +1,116 @@
+"""The options that all commands share, and the parts that a command needs, opened and joined."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from s3bu.errors import JobNotFoundError
+from s3bu.job import Job, check_job_name, is_job_file, load_job_file, parse_job
+
+if TYPE_CHECKING:
+    from s3bu.repository import Repository, StoredJob
+    from s3bu.storage.place import Place
+
+_SHARED = Group("Common options", sort_key=100)
+
+
+@Parameter(name="*", group=_SHARED)
+@dataclass(frozen=True, slots=True)
+class Common:
+    """Where the repository is reached, and where the keys lie."""
+
+    profile: Annotated[str | None, Parameter(name=["--profile", "-p"], help="AWS profile to use")] = None
+    endpoint_url: Annotated[str | None, Parameter(help="S3 endpoint, for stores other than AWS")] = None
+    region: Annotated[str | None, Parameter(help="region of the bucket (environment: AWS_REGION)")] = None
+    secrets_file: Annotated[
+        Path | None,
+        Parameter(
+            name=["--secrets-file", "-s"],
+            env_var="S3BU_SECRETS_FILE",
+            help="passphrases (environment: S3BU_SECRETS_FILE; default: secrets.yml in ~/.s3bu or $S3BU_HOME)",
+        ),
+    ] = None
+    identities_file: Annotated[
+        Path | None,
+        Parameter(
+            name=["--identities-file", "-i"],
+            env_var="S3BU_IDENTITIES_FILE",
+            help="identities (environment: S3BU_IDENTITIES_FILE; default: identities.txt beside the passphrases)",
+        ),
+    ] = None
+    max_work_factor: Annotated[
+        int, Parameter(help="highest scrypt work factor to accept; 22 takes gigabytes and half a minute a file")
+    ] = 20
+
+
+NOTHING_COMMON = Common()
+
+
+@contextmanager
+def open_repository(text: str, common: Common) -> Iterator["Repository"]:
+    """Hold the repository that the user named open; whether it is there shows at the first request."""
+    from s3bu.keyring import Keyring, default_home  # noqa: PLC0415 - start-up counts
+    from s3bu.remembered import Remembered  # noqa: PLC0415
+    from s3bu.repository import Repository  # noqa: PLC0415
+    from s3bu.storage.place import S3Options, open_storage, parse_place  # noqa: PLC0415
+
+    home = default_home(os.environ)
+    place = parse_place(text)
+    options = S3Options(profile=common.profile, region=common.region, endpoint_url=common.endpoint_url)
+    keyring = Keyring(common.secrets_file or home / "secrets.yml", common.identities_file or home / "identities.txt")
+    storage = open_storage(place, options)
+    try:
+        remembered = Remembered(home, storage.identity)
+        yield Repository(storage, keyring, remembered, max_work_factor=common.max_work_factor)
+    except BaseException:
+        storage.stop()
+        raise
+    finally:
+        storage.close()
+
+
+def excluded_directories(text: str) -> frozenset[tuple[int, int]]:
+    """Return the identity of the repository's own directory: a source around it must not back it up into itself."""
+    from s3bu.storage.place import parse_place  # noqa: PLC0415 - start-up counts
+
+    place: Place = parse_place(text)
+    if place.kind != "directory":
+        return frozenset()
+    status = os.stat(place.path)
+    return frozenset({(status.st_dev, status.st_ino)})
+
+
+def read_stored_job(repository: "Repository", name: str, version: int | None = None) -> "StoredJob":
+    """Return a version of a job of the repository, the newest unless one is named."""
+    versions = repository.job_versions(name)
+    if not versions:
+        known = ", ".join(sorted(repository.jobs()))
+        raise JobNotFoundError(
+            f"{repository.storage.url}: no job '{name}'",
+            hint=f"it has {known}" if known else "upload one with `s3bu job upload`, or name a local .yml file",
+        )
+    if version is not None and version not in versions:
+        numbers = ", ".join(str(number) for number in versions[-10:])
+        raise JobNotFoundError(f"job '{name}' has no version {version}", hint=f"it has {numbers}")
+    return repository.read_job(name, versions[-1] if version is None else version)
+
+
+def load_job(repository: "Repository", text: str) -> tuple[Job, tuple[str, ...]]:
+    """Return the job that the user named, a local file or one of the repository, with what is odd about it."""
+    if is_job_file(text):
+        path = Path(text)
+        name, content = load_job_file(path)
+        check_job_name(name)
+        job = parse_job(content, name=name, origin=text, strict=False, directory=path.absolute().parent)
+        return job, job.warnings
+    stored = read_stored_job(repository, text)
+    job = parse_job(stored.text, name=text, origin=f"{text}, version {stored.version}", strict=False, directory=None)
+    if stored.is_encrypted:
+        return job, job.warnings
+    plain = f"job '{text}' is not encrypted: whoever writes to the bucket decides what is backed up; upload it again"
+    return job, (plain, *job.warnings)

@@ -1,0 +1,82 @@
+"""What a job's document is made of, each part with its line, and what was found wrong with it."""
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from s3bu.errors import JobError
+
+SIZE_BOUND = 1024 * 1024
+"""The most bytes that a job may have."""
+
+_SHOWN = 60
+
+
+def shown(text: str) -> str:
+    """Return text from a document as one short line in quotes, fit for a message."""
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A string, or `None` where YAML has nothing."""
+
+    line: int
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A sequence."""
+
+    line: int
+    items: "tuple[Node, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """Keys and what stands under them; each key is a string that comes once."""
+
+    line: int
+    values: "dict[str, Node]"
+    key_lines: dict[str, int]
+
+
+Node = Scalar | Listing | Mapping
+
+
+def is_nothing(node: Node | None) -> bool:
+    """Say whether a key is absent, or there without a value."""
+    return node is None or (isinstance(node, Scalar) and node.text is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The problems and warnings of one document so far; `origin` is the file or key that they name."""
+
+    origin: str
+    is_strict: bool
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    warnings: list[tuple[int, str]] = field(default_factory=list)
+
+    def problem(self, line: int, text: str) -> None:
+        """Note what makes the job unusable."""
+        self.problems.append((line, text))
+
+    def doubt(self, line: int, text: str) -> None:
+        """Note what is a problem of a job that is being written, but only a warning in one that is in use."""
+        (self.problems if self.is_strict else self.warnings).append((line, text))
+
+    def stop(self, line: int, text: str, cause: Exception | None = None) -> NoReturn:
+        """Give up at a problem after which nothing sound can be said of the rest."""
+        self.problem(line, text)
+        raise self.error() from cause
+
+    def lines(self, found: list[tuple[int, str]]) -> tuple[str, ...]:
+        """Return findings as lines for people, in order of place."""
+        in_order = sorted(found, key=lambda finding: finding[0])
+        return tuple(f"{self.origin}:{line}: {text}" for line, text in in_order)
+
+    def error(self) -> JobError:
+        """Return all problems as one error."""
+        count = len(self.problems)
+        return JobError(f"{self.origin}: {count:,} problem{'' if count == 1 else 's'}", self.lines(self.problems))

@@ -1,0 +1,45 @@
+"""Points in time as people write and read them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from s3bu.errors import UsageError
+
+_AGE = re.compile(r"(\d{1,6})(m|h|d|w|y)")
+_UNITS = {
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+    "y": timedelta(days=365),
+}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_MINUTE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+
+
+def parse_moment(text: str, *, now: datetime) -> datetime:
+    """Return the moment that a text names, in UTC: the last one of what it names.
+
+    `2026-05-01` is the end of that day and `2026-05-01T12:00` the end of that minute, so that a snapshot made on a day
+    is one "at or before" that day. Local time unless the text has a zone. `3d` (also m, h, w, y) is that long before
+    `now`.
+    """
+    age = _AGE.fullmatch(text)
+    try:
+        if age:
+            return now.astimezone(UTC) - int(age[1]) * _UNITS[age[2]]
+        moment = datetime.fromisoformat(text)
+        if _DATE.fullmatch(text):
+            moment += timedelta(days=1, microseconds=-1)
+        elif _MINUTE.match(text) and text[16:17] != ":":
+            moment += timedelta(minutes=1, microseconds=-1)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"'{text}' is no time", hint="write 2026-05-01, 2026-05-01T12:00, or an age such as 3d or 12h"
+        ) from error
+
+
+def format_local(moment: datetime) -> str:
+    """Return a moment as local time to the second, for a person."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

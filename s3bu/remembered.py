@@ -1,0 +1,68 @@
+"""What this machine remembers of a repository between runs, besides its index: a small file below `$S3BU_HOME`.
+
+The recipients that were pinned on first use stand here and not in the index, since the index may be deleted at any
+time and a pin may not; so does whether the storage has conditional writes, which is found out once.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from s3bu.errors import S3buError
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is kept: `recipients` is the fingerprint that was accepted, `None` stands for not known yet."""
+
+    repository: str
+    recipients: str | None = None
+    has_conditional_writes: bool | None = None
+
+
+class Remembered:
+    """The facts about the repository of that `Storage.identity`, in `home`; read once, written at each change."""
+
+    def __init__(self, home: Path, identity: str) -> None:
+        name = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
+        self.path = home / "repositories" / f"{name}.json"
+        self.facts = self._load(identity)
+
+    def _load(self, identity: str) -> Facts:
+        try:
+            facts = Facts(**json.loads(self.path.read_bytes()))
+        except FileNotFoundError:
+            return Facts(identity)
+        except (OSError, ValueError, TypeError) as error:
+            raise S3buError(
+                f"{self.path}: cannot be read ({error})",
+                hint="it holds the accepted recipients of the repository; compare them with `s3bu keys list`, "
+                "remove the file, and accept them again",
+            ) from error
+        return replace(facts, repository=identity)
+
+    def pin_recipients(self, fingerprint: str) -> None:
+        """Keep the fingerprint of the recipients that backups may encrypt to from now on."""
+        self._save(replace(self.facts, recipients=fingerprint))
+
+    def keep_conditional_writes(self, *, has: bool) -> None:
+        """Keep whether the storage refuses to create what is there already."""
+        self._save(replace(self.facts, has_conditional_writes=has))
+
+    def _save(self, facts: Facts) -> None:
+        partial = self.path.with_suffix(f".{os.getpid()}")
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with partial.open("w") as file:
+                json.dump(asdict(facts), file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise S3buError(f"{self.path}: cannot be written ({error.strerror})") from error
+        self.facts = facts

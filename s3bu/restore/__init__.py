@@ -1,0 +1,251 @@
+"""Bring a snapshot back: plan what to write, check that it is there, write it.
+
+Invariants: nothing but verified content takes a name; nothing is written outside the target; what cannot come back is
+a failure with its path, and everything else comes back. Manifest, contents and secrets are all that it needs.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from s3bu.errors import IntegrityError, NoIdentityError, S3buError, StorageError
+from s3bu.fetch import fetch
+from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry
+from s3bu.parallel import Budget, each
+from s3bu.patience import Patience
+from s3bu.progress import Failure, Progress
+from s3bu.repository import Repository, Snapshot
+from s3bu.repository.layout import smallest_object
+from s3bu.restore.target import TakenError, Target, check_path
+from s3bu.scan import reason
+from s3bu.storage import PART_BOUND, ObjectStat
+
+WORKERS = 16
+BYTES_IN_FLIGHT = 128 * 1024 * 1024
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What of a snapshot is to be written, in order; `failures` are the paths that cannot come back."""
+
+    directories: list[Entry]
+    files: list[Entry]
+    links: list[Entry]
+    failures: list[Failure]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all files."""
+        return sum(entry.nbytes for entry in self.files)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of it: files written and their bytes, files that were right already, links, directories, failures."""
+
+    nfiles: int = 0
+    nbytes: int = 0
+    nright: int = 0
+    nlinks: int = 0
+    ndirectories: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -> Plan:
+    """Decide what to write: all of the snapshot, or the paths in which the pattern is found.
+
+    Paths that would leave the target, files that were never read, and what the run failed to back up are failures.
+    """
+    plan = Plan([], [], [], [])
+    lists = {DIRECTORY: plan.directories, FILE: plan.files, SYMLINK: plan.links}
+    present = set()
+    for entry in snapshot.entries:
+        if pattern is not None and not pattern.search(entry.path):
+            continue
+        fault = check_path(entry.path)
+        if fault is None and entry.kind == FILE and not entry.hash:
+            fault = "was never backed up: it could not be read then"
+        if fault is None:
+            lists[entry.kind].append(entry)
+            present.add(entry.path)
+        else:
+            plan.failures.append(Failure(entry.path, fault))
+    for failed in snapshot.failed:
+        if pattern is None or pattern.search(failed.path):
+            what = "an older state, since" if failed.path in present else "not in the snapshot, since"
+            plan.failures.append(Failure(failed.path, f"{what} it failed to be backed up: {failed.error}"))
+    return plan
+
+
+def check(repository: Repository, plan: Plan) -> list[Failure]:
+    """Return what could not be restored now: contents that are gone, archived or cut, by one listing."""
+    wanted = {entry.hash for entry in plan.files}
+    objects = {found: status for found, status in repository.objects() if found in wanted}
+    faults: dict[str, str | None] = {}
+    for entry in plan.files:
+        if entry.hash not in faults:
+            faults[entry.hash] = _fault(repository, entry, objects.get(entry.hash))
+    checked = ((entry.path, faults[entry.hash]) for entry in plan.files)
+    return [*plan.failures, *(Failure(path, fault) for path, fault in checked if fault)]
+
+
+def _fault(repository: Repository, entry: Entry, status: ObjectStat | None) -> str | None:
+    if status is None:
+        return "its content is not in the repository"
+    if status.is_archived:
+        return f"{status.key} lies in an archive class and must be brought back first"
+    if status.nbytes >= smallest_object(entry.nbytes):
+        return None
+    with repository.storage.open(status.key) as download:
+        may_be_packed = not download.metadata or "s3bu-compress" in download.metadata
+    return None if may_be_packed else f"{status.key} is cut short"
+
+
+def run(repository: Repository, plan: Plan, target: Target, progress: Progress) -> Outcome:
+    """Write what was planned, and say what came of it.
+
+    Files that are there with the right content are not fetched again, so a restore that was killed is finished by
+    running it once more.
+    """
+    return _Restore(repository, plan, target, progress).run()
+
+
+class _Restore:
+    """One restore under way."""
+
+    def __init__(self, repository: Repository, plan: Plan, target: Target, progress: Progress) -> None:
+        self._repository = repository
+        self._plan = plan
+        self._target = target
+        self._progress = progress
+        self._outcome = Outcome()
+        self._budget = Budget(BYTES_IN_FLIGHT)
+        self._patience = Patience()
+
+    def run(self) -> Outcome:
+        for failure in self._plan.failures:
+            self._fail(failure)
+        self._progress.phase("making directories")
+        directories = [
+            entry for entry in self._plan.directories if self._attempt(self._target.prepare_directory, entry)
+        ]
+        self._write_files()
+        for entry in self._plan.links:
+            self._outcome.nlinks += self._attempt(self._target.write_link, entry)
+        for entry in reversed(directories):
+            self._outcome.ndirectories += self._attempt(self._target.finish_directory, entry)
+        self._target.finish_unnamed_directories({entry.path for entry in directories})
+        return self._outcome
+
+    def _fail(self, failure: Failure) -> None:
+        self._outcome.failures.append(failure)
+        self._progress.failure(failure)
+
+    def _attempt(self, action: Callable[[Entry], None], entry: Entry) -> bool:
+        try:
+            action(entry)
+        except (OSError, OverflowError, TakenError) as error:
+            self._fail(Failure(entry.path, explain(error)))
+            return False
+        return True
+
+    def _write_files(self) -> None:
+        by_hash: dict[str, list[Entry]] = {}
+        for entry in self._plan.files:
+            by_hash.setdefault(entry.hash, []).append(entry)
+        if by_hash:
+            # A missing or open file of identities is the whole run's error, not each file's.
+            _ = self._repository.keyring.identities
+        self._progress.phase("restoring", files=len(self._plan.files), nbytes=self._plan.nbytes)
+        for written in each(
+            self._write_content, by_hash.values(), workers=WORKERS, give_up=self._repository.storage.stop
+        ):
+            self._count(written)
+
+    def _count(self, written: "_Written") -> None:
+        for entry in written.entries:
+            self._outcome.nfiles += 1
+            self._outcome.nbytes += entry.nbytes
+        self._outcome.nright += len(written.right)
+        for failure in written.failures:
+            self._fail(failure)
+        done = [*written.entries, *written.right]
+        nbytes = sum(entry.nbytes for entry in done)
+        self._progress.advance(files=len(done) + len(written.failures), nbytes=nbytes)
+
+    def _write_content(self, entries: list[Entry]) -> "_Written":
+        """Write one content to every path that has it, fetching it once; runs on a thread of the pool."""
+        written = _Written()
+        wanted = [entry for entry in entries if not self._is_settled(entry, written)]
+        if not wanted:
+            return written
+        try:
+            if wanted[0].nbytes <= PART_BOUND:
+                self._write_small(wanted, written)
+            else:
+                self._write_large(wanted, written)
+            self._patience.reward()
+        except (IntegrityError, StorageError, NoIdentityError) as error:
+            self._judge(error)
+            done = {entry.path for entry in written.entries} | {failure.path for failure in written.failures}
+            written.failures += [Failure(entry.path, error.message) for entry in wanted if entry.path not in done]
+        return written
+
+    def _judge(self, error: S3buError) -> None:
+        """Raise what ends the run: a storage that is gone, or identities that have opened nothing so far."""
+        if isinstance(error, StorageError):
+            self._patience.judge(error)
+        if isinstance(error, NoIdentityError) and not self._outcome.nfiles:
+            raise error
+
+    def _is_settled(self, entry: Entry, written: "_Written") -> bool:
+        try:
+            is_right = self._target.is_right(entry)
+        except (OSError, OverflowError, TakenError) as error:
+            written.failures.append(Failure(entry.path, explain(error)))
+            return True
+        if is_right:
+            written.right.append(entry)
+        return is_right
+
+    def _write_small(self, entries: list[Entry], written: "_Written") -> None:
+        with self._budget.claim(2 * entries[0].nbytes + _CHUNK):
+            content = io.BytesIO()
+            fetch(self._repository, entries[0].hash, entries[0].nbytes, content)
+            for entry in entries:
+                with written.noting(entry), self._target.writing(entry) as file:
+                    file.write(content.getbuffer())
+
+    def _write_large(self, entries: list[Entry], written: "_Written") -> None:
+        for entry in entries:
+            with written.noting(entry), self._target.writing(entry) as file:
+                fetch(self._repository, entry.hash, entry.nbytes, file)
+
+
+@dataclass(slots=True)
+class _Written:
+    """What came of the paths of one content: written, right already, failed."""
+
+    entries: list[Entry] = field(default_factory=list)
+    right: list[Entry] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    @contextmanager
+    def noting(self, entry: Entry) -> Iterator[None]:
+        """Note the entry as written, or the target's refusal as its failure."""
+        try:
+            yield
+        except (OSError, OverflowError, TakenError) as error:
+            self.failures.append(Failure(entry.path, explain(error)))
+        else:
+            self.entries.append(entry)
+
+
+def explain(error: Exception) -> str:
+    """Return why one path could not be written, in a few words."""
+    if isinstance(error, OSError):
+        return reason(error)
+    return "its time is out of range" if isinstance(error, OverflowError) else str(error)

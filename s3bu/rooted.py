@@ -1,0 +1,84 @@
+"""Files below a root, reached one directory descriptor after the other, so that no link ever leads outside.
+
+A path string is resolved by the kernel through whatever links stand in it at that moment; walking by `O_NOFOLLOW`
+descriptors, a directory that somebody swaps for a link in mid-run is an error, not a way out (reliability.md, rules 6
+and 8). It also reaches paths longer than the kernel takes as one string.
+"""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Root:
+    """A directory that is opened once; all paths are relative to it, in bytes, with `/` between the components.
+
+    Errors are plain `OSError`s, since to one caller they are a failure of one path and to another the end of the run.
+    Safe from any thread. `created` collects the directories that were made on the way.
+    """
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.created: set[bytes] = set()
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        os.close(self._fd)
+
+    def __enter__(self) -> "Root":
+        """Enter a block at whose end it is closed."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close."""
+        self.close()
+
+    @contextmanager
+    def directory(self, path: bytes, *, create: bool = False) -> Iterator[int]:
+        """Hold a descriptor of the directory at `path` (`b""` is the root), making what is missing where asked to."""
+        descriptor = os.dup(self._fd)
+        try:
+            walked = b""
+            for name in path.split(b"/") if path else []:
+                walked = walked + b"/" + name if walked else name
+                child = self._enter(descriptor, name, walked, create=create)
+                os.close(descriptor)
+                descriptor = child
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _enter(self, parent: int, name: bytes, path: bytes, *, create: bool) -> int:
+        try:
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+        except FileNotFoundError:
+            if not create:
+                raise
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            pass  # another thread was quicker; the open below says what it made
+        else:
+            with self._lock:
+                self.created.add(path)
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+
+    def open_file(self, path: bytes) -> int:
+        """Return a descriptor for reading the regular file at `path`; never waits on a FIFO, never follows a link."""
+        parent, _, name = path.rpartition(b"/")
+        with self.directory(parent) as directory:
+            if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file any more")
+            descriptor = os.open(name, _REGULAR, dir_fd=directory)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "not a regular file any more")
+        return descriptor

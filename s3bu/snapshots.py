@@ -1,0 +1,76 @@
+"""What each snapshot holds and how it differs from the one before it, read from the manifests themselves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from s3bu.compare import is_same
+from s3bu.errors import IntegrityError, JobNotFoundError, UsageError
+from s3bu.manifest import FILE, Entry
+from s3bu.progress import Progress
+from s3bu.repository import Repository, Snapshot, StoredManifest
+from s3bu.repository.layout import ManifestKey
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One snapshot in numbers; with `error`, why it could not be read, and nothing else."""
+
+    key: ManifestKey
+    created: datetime
+    host: str = ""
+    nfiles: int = 0
+    nbytes: int = 0
+    new: int = 0
+    changed: int = 0
+    removed: int = 0
+    failed: int = 0
+    error: str | None = None
+
+
+def summarise(repository: Repository, job: str | None, label: str | None, progress: Progress) -> list[Line]:
+    """Return a line for each snapshot, those of one label in order.
+
+    `JobNotFoundError` when a job was named that has none, `UsageError` when it has none of that label.
+    """
+    manifests = repository.manifests(job)
+    if job is not None and not manifests:
+        raise JobNotFoundError(f"{repository.storage.url}: job '{job}' has no snapshots")
+    chosen = [manifest for manifest in manifests if label in (None, manifest.key.label)]
+    if label is not None and not chosen:
+        known = ", ".join(sorted({manifest.key.label for manifest in manifests}))
+        raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {known}")
+    progress.phase("reading snapshots", files=len(chosen))
+    return list(_lines(repository, chosen, progress))
+
+
+def _lines(repository: Repository, manifests: list[StoredManifest], progress: Progress) -> Iterator[Line]:
+    for _, group in groupby(manifests, key=lambda manifest: (manifest.key.job, manifest.key.label)):
+        before: dict[bytes, Entry] = {}
+        for manifest in group:
+            try:
+                snapshot = repository.read_snapshot(manifest.key)
+            except IntegrityError as error:
+                yield Line(manifest.key, manifest.modified, error=error.message)
+            else:
+                entries = {entry.path: entry for entry in snapshot.entries}
+                yield _line(snapshot, entries, before)
+                before = entries
+            progress.advance(files=1)
+
+
+def _line(snapshot: Snapshot, entries: dict[bytes, Entry], before: dict[bytes, Entry]) -> Line:
+    files = [entry for entry in snapshot.entries if entry.kind == FILE]
+    shared = entries.keys() & before.keys()
+    return Line(
+        snapshot.key,
+        snapshot.created,
+        host=snapshot.header.host if snapshot.header else "",
+        nfiles=sum(bool(entry.hash) for entry in files),
+        nbytes=sum(entry.nbytes for entry in files if entry.hash),
+        new=len(entries) - len(shared),
+        changed=sum(not is_same(entries[path], before[path]) for path in shared),
+        removed=len(before) - len(shared),
+        failed=len(snapshot.failed) + sum(not entry.hash for entry in files),
+    )

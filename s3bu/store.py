@@ -1,0 +1,260 @@
+"""Hash, encrypt, put: how the content of a file gets into the repository, on a pool of threads.
+
+Invariant: only bytes that were hashed are stored under that hash. A file of up to `PART_BOUND` bytes is read once, and
+hash and object come from that one buffer. A larger one is hashed in a first pass and hashed again while the second
+pass encrypts it; the upload is dropped when the two differ. Plain and encrypted bytes in flight are budgeted.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from s3bu.compression import CHUNK, GzipReader, is_worth_compressing
+from s3bu.crypto import encrypt, encrypt_stream
+from s3bu.errors import ObjectExists, S3buError, SourceChanged, StorageError, StorageStopped
+from s3bu.manifest import Entry
+from s3bu.parallel import Budget, each
+from s3bu.patience import Patience
+from s3bu.progress import Failure
+from s3bu.repository import Contents, Repository, layout
+from s3bu.repository.recipients import RecipientSet
+from s3bu.rooted import Root
+from s3bu.scan import reason
+from s3bu.storage import PART_BOUND, Upload, memory_of_writer
+
+BYTES_IN_FLIGHT = 128 * 1024 * 1024
+WORKERS = 32
+_METADATA = {"s3bu-encrypt": "age", "s3bu-encrypt-version": "001"}
+_COMPRESSED = _METADATA | {"s3bu-compress": "gzip", "s3bu-compress-version": "001"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file whose content is in the repository: its entry as it was read, and the bytes that were sent for it.
+
+    `nbytes_sent` is 0 when the content was there already, or another file of the run brought it.
+    """
+
+    entry: Entry
+    nbytes_sent: int
+
+
+class Store:
+    """Puts the contents of files that the repository does not have yet.
+
+    `failed` are the hashes of contents whose upload failed, with the reason: each entry that relied on one of them
+    failed too, also one that was told `Stored` while the upload was under way.
+    """
+
+    def __init__(
+        self, repository: Repository, recipients: RecipientSet, contents: Contents, *, is_compressing: bool
+    ) -> None:
+        self.failed: dict[str, str] = {}
+        self._storage = repository.storage
+        self._recipients = recipients.recipients
+        self._contents = contents
+        self._is_compressing = is_compressing
+        self._budget = Budget(BYTES_IN_FLIGHT)
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._patience = Patience()
+
+    def store(self, root: Root, entries: Iterable[Entry]) -> Iterator[Stored | Failure]:
+        """Yield what came of each file, in no order; an error that no further file can escape ends it all."""
+        return each(lambda entry: self._store(root, entry), entries, workers=WORKERS, give_up=self._give_up)
+
+    def _give_up(self) -> None:
+        self._stopping.set()
+        self._storage.stop()
+
+    def _store(self, root: Root, entry: Entry) -> Stored | Failure:
+        """Store one file; one that changes while it is read is tried three times."""
+        try:
+            for is_last_try in (False, False, True):
+                try:
+                    with _Source(root, entry, self._stopping, takes_growth=is_last_try) as source:
+                        return self._store_open(source)
+                except SourceChanged as error:
+                    failure = Failure(entry.path, error.message)
+        except OSError as error:
+            return Failure(entry.path, reason(error))
+        except StorageError as error:
+            self._patience.judge(error)
+            return Failure(entry.path, error.message)
+        return failure
+
+    def _store_open(self, source: "_Source") -> Stored:
+        if source.nbytes > PART_BOUND:
+            entry = source.entry(source.hash())
+            return self._once(entry, lambda: self._upload(source, entry))
+        with self._budget.claim(2 * source.nbytes + CHUNK):
+            plain = source.read()
+            entry = source.entry(hashlib.sha256(plain).hexdigest())
+            return self._once(entry, lambda: self._put(plain, entry))
+
+    def _once(self, entry: Entry, send: Callable[[], int]) -> Stored:
+        """Send a content unless it is stored, or another thread is at it."""
+        digest = bytes.fromhex(entry.hash)
+        with self._lock:
+            if digest in self._contents.stored:
+                return Stored(entry, 0)
+            self._contents.stored.add(digest)
+        try:
+            nbytes = send()
+        except BaseException as error:
+            with self._lock:
+                self._contents.stored.discard(digest)
+                self.failed[entry.hash] = error.message if isinstance(error, S3buError) else str(error)
+            raise
+        with self._lock:
+            self.failed.pop(entry.hash, None)
+        self._patience.reward()
+        return Stored(entry, nbytes)
+
+    def _wants_create(self, content_hash: str) -> bool:
+        """Say whether to refuse overwriting: wherever the storage can, so that a bucket may forbid all overwriting."""
+        is_damaged = bytes.fromhex(content_hash) in self._contents.damaged
+        return self._storage.has_conditional_writes is True and not is_damaged
+
+    def _put(self, plain: bytes, entry: Entry) -> int:
+        is_packed = self._is_compressing and is_worth_compressing(plain)
+        body = encrypt(GzipReader(io.BytesIO(plain)).read() if is_packed else plain, self._recipients)
+        metadata = _COMPRESSED if is_packed else _METADATA
+        with contextlib.suppress(ObjectExists):  # another run was quicker, with the same content
+            key = layout.content_key(entry.hash)
+            self._storage.put(key, body, metadata, create=self._wants_create(entry.hash))
+        return len(body)
+
+    def _upload(self, source: "_Source", entry: Entry) -> int:
+        is_packed = self._is_compressing and is_worth_compressing(source.sample())
+        plain = source.again()
+        bound = _encrypted_bound(source.nbytes, len(self._recipients))
+        create = self._wants_create(entry.hash)
+        metadata = _COMPRESSED if is_packed else _METADATA
+        with (
+            self._budget.claim(memory_of_writer(bound) + 4 * CHUNK),
+            self._storage.writer(layout.content_key(entry.hash), bound, metadata, create=create) as upload,
+        ):
+            counted = _Counted(upload)
+            encrypt_stream(GzipReader(plain) if is_packed else plain, counted, self._recipients)
+            if plain.hexdigest() != entry.hash:
+                raise SourceChanged("kept changing while it was read")
+            source.check()
+            with contextlib.suppress(ObjectExists):
+                upload.commit()
+        return counted.nbytes
+
+
+class _Source:
+    """One file open for reading: as long as it was when it was opened, whatever is written to it meanwhile.
+
+    A file that differs afterwards (size, mtime, ctime) raises `SourceChanged`; with `takes_growth` one that only grew
+    is taken with the length it had, or a log that is always written to would never be backed up.
+    """
+
+    def __init__(self, root: Root, entry: Entry, stopping: threading.Event, *, takes_growth: bool) -> None:
+        self._descriptor = root.open_file(entry.path)
+        self._entry = entry
+        self._stopping = stopping
+        self._takes_growth = takes_growth
+        self._status = os.fstat(self._descriptor)
+        self.nbytes = self._status.st_size
+
+    def __enter__(self) -> "_Source":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self._descriptor)
+
+    def entry(self, content_hash: str) -> Entry:
+        """Return the entry of what was opened, which may be younger than what the scan saw."""
+        status = self._status
+        return self._entry._replace(
+            nbytes=status.st_size, mtime_ns=status.st_mtime_ns, mode=status.st_mode & 0o777, hash=content_hash
+        )
+
+    def read(self) -> bytes:
+        """Return the whole content."""
+        plain = os.pread(self._descriptor, self.nbytes, 0)
+        while len(plain) < self.nbytes:
+            more = os.pread(self._descriptor, self.nbytes - len(plain), len(plain))
+            if not more:
+                break
+            plain += more
+        if len(plain) < self.nbytes:
+            raise SourceChanged("shrank while it was read")
+        self.check()
+        return plain
+
+    def sample(self) -> bytes:
+        """Return the first MiB, from which compression is judged."""
+        return os.pread(self._descriptor, 1024 * 1024, 0)
+
+    def hash(self) -> str:
+        """Read all of it and return its hash."""
+        reader = self.again()
+        while reader.read(CHUNK):
+            pass
+        self.check()
+        return reader.hexdigest()
+
+    def again(self) -> "_HashedReader":
+        """Return a reader from the start on that hashes what it hands out."""
+        return _HashedReader(self._descriptor, self.nbytes, self._stopping)
+
+    def check(self) -> None:
+        """Raise `SourceChanged` if the file is not the one that was opened."""
+        before, now = self._status, os.fstat(self._descriptor)
+        if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (now.st_size, now.st_mtime_ns, now.st_ctime_ns):
+            return
+        if not (self._takes_growth and now.st_size > before.st_size):
+            raise SourceChanged("kept changing while it was read")
+
+
+class _HashedReader:
+    """Hands out the first `nbytes` of a descriptor, hashing them; ends early only by an error."""
+
+    def __init__(self, descriptor: int, nbytes: int, stopping: threading.Event) -> None:
+        self._descriptor = descriptor
+        self._nbytes = nbytes
+        self._position = 0
+        self._stopping = stopping
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._stopping.is_set():
+            raise StorageStopped("the run is being stopped")
+        left = self._nbytes - self._position
+        chunk = os.pread(self._descriptor, min(CHUNK if size < 0 else size, left), self._position)
+        if left and size and not chunk:
+            raise SourceChanged("shrank while it was read")
+        self._position += len(chunk)
+        self._hash.update(chunk)
+        return chunk
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class _Counted:
+    """Passes bytes on to an upload and counts them."""
+
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
+        self.nbytes = 0
+
+    def write(self, chunk: bytes, /) -> int:
+        self.nbytes += len(chunk)
+        return self._upload.write(chunk)
+
+    def flush(self) -> None:
+        self._upload.flush()
+
+
+def _encrypted_bound(nbytes: int, recipients: int) -> int:
+    """Return an upper bound for the object of a content: age's chunks and header, and gzip that fails to pack."""
+    return nbytes + nbytes // 1000 + 16 * (nbytes // 65536 + 2) + 4096 * (recipients + 1)

@@ -1,0 +1,157 @@
+"""S3 servers for tests, each a program of its own that listens on 127.0.0.1 and keeps its state in a directory given.
+
+`moto` is faithful in errors, conditional writes, storage classes and IAM, but slow; `rclone` is fast and real, but
+ignores conditions and does not check metadata. `FaultyServer` answers what a test tells it to.
+"""
+
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+
+ACCESS_KEY = "AKIATESTTESTTEST0000"
+SECRET_KEY = "test-secret-key-of-no-value"
+_START_SECONDS = 30
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@contextmanager
+def moto_server(log: Path) -> Iterator[str]:
+    """Run moto; yields its URL."""
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-c", "from moto.server import main; main()"]
+    with _running([*command, "-H", "127.0.0.1", "-p", str(port)], port, log):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def rclone_server(root: Path, log: Path, *options: str, scheme: str = "http") -> Iterator[str]:
+    """Run `rclone serve s3` on a directory, whose directories are its buckets; yields its URL."""
+    port = free_port()
+    rclone = str(Path(sys.executable).with_name("rclone"))
+    command = [rclone, "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}", "--config", os.devnull]
+    with _running([*command, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", *options], port, log):
+        yield f"{scheme}://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        try:
+            _await_port(process, port, log)
+            yield
+        finally:
+            process.terminate()
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"the server did not start: {log.read_text(errors='replace')}")
+
+
+def create_bucket(url: str, bucket: str) -> None:
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+    client.create_bucket(Bucket=bucket)
+    client.close()
+
+
+class FaultyServer(socketserver.ThreadingTCPServer):
+    """A server whose answers are bytes that a test wrote; it counts the requests.
+
+    `answer` is given the head of each request and returns the whole response. One that sleeps stalls; an empty one
+    closes the connection.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self.answer = answer
+        self.heads: list[bytes] = []
+        self.has_request = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Answering)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are what the tests are about."""
+
+
+class _Answering(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        server = self.server
+        assert isinstance(server, FaultyServer)
+        head = b""
+        while line := self.rfile.readline():
+            head += line
+            if line == b"\r\n":
+                break
+        if not head:
+            return
+        if b"100-continue" in head.lower():
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.rfile.read(_body_nbytes(head))
+        server.heads.append(head)
+        server.has_request.set()
+        self.wfile.write(server.answer(head))
+
+
+def _body_nbytes(head: bytes) -> int:
+    for line in head.lower().split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name == b"content-length":
+            return int(value)
+    return 0
+
+
+@contextmanager
+def faulty_server(answer: Callable[[bytes], bytes]) -> Iterator[FaultyServer]:
+    """Run a `FaultyServer` in this process."""
+    with FaultyServer(answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def response(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    """Write one HTTP response, which may promise another length than it has."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", "Connection: close"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
+
+
+def error_response(status: str, code: str, more: str = "") -> bytes:
+    """Write an error as S3 does."""
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>no</Message>{more}</Error>'
+    return response(status, body.encode(), "Content-Type: application/xml")

@@ -1,0 +1,78 @@
+"""The example jobs and the job documentation hold what they promise."""
+
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from s3bu.errors import JobError
+from s3bu.filters import Filters
+from s3bu.job import Job, check_job_name, load_job_file, parse_job
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples" / "jobs").glob("*.yml"))
+DOCUMENT = (ROOT / "docs" / "jobs.md").read_text()
+FILTER_KEYS = [field.name for field in fields(Filters) if field.init]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
+
+
+def load(path: Path) -> Job:
+    name, text = load_job_file(path)
+    return parse_job(text, name=name, origin=path.name, strict=True, directory=path.parent)
+
+
+def test_the_examples_are_there() -> None:
+    assert {"quickstart.yml", "home.yml", "server.yml"} <= {path.name for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_passes_the_strict_check(path: Path) -> None:
+    job = load(path)
+    check_job_name(job.name)
+    assert job.warnings == ()
+
+
+@pytest.mark.parametrize("key", FILTER_KEYS)
+def test_every_filter_is_used_in_an_example(key: str) -> None:
+    assert any(getattr(load(path).filters, key) for path in EXAMPLES)
+
+
+def test_the_quickstart_backs_up_directories_of_the_project() -> None:
+    sources = {source.label: source.path for source in load(ROOT / "examples" / "jobs" / "quickstart.yml").sources}
+    assert sources == {"docs": os.fsencode(ROOT / "docs"), "examples": os.fsencode(ROOT / "examples")}
+
+
+def test_the_quickstart_filters_keep_what_it_is_about() -> None:
+    filters = load(ROOT / "examples" / "jobs" / "quickstart.yml").filters
+    assert filters.wants_file(b"jobs.md")
+    assert filters.wants_directory(b"jobs", is_top=True)
+    assert filters.wants_file(b"home.yml")
+
+
+@pytest.mark.parametrize("name", ["home.yml", "server.yml"])
+def test_the_other_examples_could_be_uploaded(name: str) -> None:
+    _, text = load_job_file(ROOT / "examples" / "jobs" / name)
+    assert parse_job(text, name="x", origin=name, strict=True, directory=None).sources
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_a_job_in_the_documentation_passes_the_strict_check(block: str) -> None:
+    assert parse_job(block.encode(), name="x", origin="jobs.md", strict=True, directory=None).warnings == ()
+
+
+@pytest.mark.parametrize("key", FILTER_KEYS)
+def test_every_filter_is_documented(key: str) -> None:
+    assert re.search(rf"^### .*`{key}`", DOCUMENT, flags=re.MULTILINE)
+
+
+def test_the_documentation_shows_what_a_check_says() -> None:
+    (broken,) = blocks("text")
+    (said,) = blocks("console")
+    with pytest.raises(JobError) as caught:
+        parse_job(broken.encode(), name="home", origin="home.yml", strict=True, directory=Path("/jobs"))
+    assert said.splitlines() == ["$ s3bu job check home.yml", *caught.value.problems]
