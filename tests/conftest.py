@@ -4,19 +4,28 @@
   in `tmp_path`, and the credentials are those that the servers know.
 - `moto_url`, `rclone_url`: URLs of servers that run for the whole session.
 - `make_bucket(url)`: makes a fresh bucket at one of them and returns its name.
+- `make_client(url)`: a boto3 client, to look at a server from another side.
 """
 
 import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.servers import ACCESS_KEY, SECRET_KEY, create_bucket, moto_server, rclone_server
+from tests.servers import ACCESS_KEY, SECRET_KEY, moto_server, rclone_server, s3_client
 
 _FOREIGN = ("AWS_", "S3BU_", "RCLONE_", "MOTO_", "BOTO_")
-_FOREIGN_NAMES = {"REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "INITIAL_NO_AUTH_ACTION_COUNT"}
+_FOREIGN_NAMES = {
+    "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "INITIAL_NO_AUTH_ACTION_COUNT",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +58,29 @@ def rclone_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def clients() -> Iterator[dict[str, Any]]:
+    made: dict[str, Any] = {}
+    yield made
+    for client in made.values():
+        client.close()
+
+
 @pytest.fixture
-def make_bucket() -> Callable[[str], str]:
+def make_client(clients: dict[str, Any]) -> Callable[[str], Any]:
+    def make(url: str) -> Any:
+        if url not in clients:
+            clients[url] = s3_client(url)
+        return clients[url]
+
+    return make
+
+
+@pytest.fixture
+def make_bucket(make_client: Callable[[str], Any]) -> Callable[[str], str]:
     def make(url: str) -> str:
         bucket = f"test-{uuid.uuid4().hex[:16]}"
-        create_bucket(url, bucket)
+        make_client(url).create_bucket(Bucket=bucket)
         return bucket
 
     return make

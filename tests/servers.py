@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 
@@ -69,16 +70,15 @@ def _await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     raise RuntimeError(f"the server did not start: {log.read_text(errors='replace')}")
 
 
-def create_bucket(url: str, bucket: str) -> None:
-    client = boto3.client(
+def s3_client(url: str) -> Any:
+    """Return a boto3 client of a server, to look at it from another side; the caller closes it."""
+    return boto3.client(
         "s3",
         endpoint_url=url,
         region_name="us-east-1",
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
     )
-    client.create_bucket(Bucket=bucket)
-    client.close()
 
 
 class FaultyServer(socketserver.ThreadingTCPServer):

@@ -283,9 +283,9 @@ def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
 
 
 def test_a_file_in_the_way_of_the_directory_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "home").write_text("a file")
+    (tmp_path / "place").write_text("a file")
     with pytest.raises(KeyringError, match=r"secrets\.yml: "):
-        write_secrets(tmp_path / "home/secrets.yml", [new_secret()])
+        write_secrets(tmp_path / "place/secrets.yml", [new_secret()])
 
 
 # the keyring

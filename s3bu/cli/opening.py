@@ -81,7 +81,10 @@ def excluded_directories(text: str) -> frozenset[tuple[int, int]]:
     place: Place = parse_place(text)
     if place.kind != "directory":
         return frozenset()
-    status = os.stat(place.path)
+    try:
+        status = os.stat(place.path)
+    except OSError:
+        return frozenset()  # not there, or not to be looked at, which the first request tells better
     return frozenset({(status.st_dev, status.st_ino)})
 
 

@@ -180,10 +180,12 @@ class Repository:
         """Return one version of a job."""
         key = layout.job_key(name, version)
         with self.open_private(key) as private:
-            text = private.reader.read(_JOB_BOUND + 1)
-            if len(text) > _JOB_BOUND:
-                raise IntegrityError(f"{key}: longer than any job")
-            return StoredJob(name, version, text, private.is_encrypted)
+            text = bytearray()
+            while piece := private.reader.read(_JOB_BOUND + 1):
+                text += piece
+                if len(text) > _JOB_BOUND:
+                    raise IntegrityError(f"{key}: longer than any job")
+            return StoredJob(name, version, bytes(text), private.is_encrypted)
 
     def add_job(self, name: str, text: bytes) -> int:
         """Store a new version of a job and return its number."""

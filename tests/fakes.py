@@ -1,0 +1,321 @@
+"""What tests of the operations share: a quick repository in memory, manifests put there at will, and rough weather.
+
+Everything is the real thing but for the storage, which is `MemoryStorage` or one of the misbehaving ones here, and the
+work factor of scrypt, which is the least there is instead of the 0.7 seconds that each manifest would take.
+"""
+
+import ctypes
+import gzip
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from s3bu.crypto import encrypt
+from s3bu.crypto.identities import new_identity
+from s3bu.crypto.passphrase import PassphraseWriter, encrypt_with_passphrase
+from s3bu.crypto.recipients import Recipient, parse_recipients
+from s3bu.errors import StorageError
+from s3bu.fetch import fetch
+from s3bu.filters import Filters
+from s3bu.job import Job, Source
+from s3bu.keyring import Keyring, new_secret, write_identities, write_secrets
+from s3bu.manifest import FILE, Entry, FailedPath, Header, ManifestWriter, format_entry, format_failed, sort_key
+from s3bu.progress import Failure
+from s3bu.remembered import Remembered
+from s3bu.repository import Repository, Snapshot, layout
+from s3bu.repository.layout import ManifestKey
+from s3bu.storage.memory import MemoryStorage, MemoryUpload, StoredObject
+
+SECOND = 1_000_000_000
+OLD = 1_600_000_000
+"""A time long past, in seconds: a file of it is never racy."""
+PACKED = {"s3bu-encrypt": "age", "s3bu-compress": "gzip"}
+RAW = {"s3bu-encrypt": "age"}
+
+
+def hash_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def key_of(content: bytes) -> str:
+    return layout.content_key(hash_of(content))
+
+
+def file_entry(path: bytes, content: bytes = b"", mtime: int = OLD, mode: int = 0o644) -> Entry:
+    return Entry(path, FILE, len(content), mtime * SECOND, mode, hash_of(content))
+
+
+def write(path: Path, content: bytes = b"", *, mtime: float = OLD, mode: int = 0o644) -> Path:
+    """Write a file of that time and mode, and the directories above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+    os.utime(path, (mtime, mtime))
+    return path
+
+
+@dataclass(slots=True)
+class Listener:
+    """A `Progress` that keeps what it was told."""
+
+    failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
+    nfiles: int = 0
+    nbytes: int = 0
+
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+        self.phases.append(name)
+
+    def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
+        self.nfiles += files
+        self.nbytes += nbytes
+
+    def failure(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def note(self, message: str) -> None:
+        pass
+
+
+class RoughStorage(MemoryStorage):
+    """A storage in memory that strikes: `before` is called with the key of each object about to be sent or read.
+
+    What it raises is what the request raises. `puts` are the keys that were sent whole; `bounds` what each writer was
+    told of its length.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("rough")
+        self.puts: list[str] = []
+        self.bounds: dict[str, int] = {}
+        self.before_send: Callable[[str], None] = lambda key: None
+        self.before_read: Callable[[str], None] = lambda key: None
+
+    def put(self, key: str, body: bytes, metadata: Mapping[str, str], *, create: bool = False) -> None:
+        if key not in self.bounds:
+            self.before_send(key)
+        super().put(key, body, metadata, create=create)
+        self.puts.append(key)
+
+    def writer(self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False) -> MemoryUpload:
+        self.bounds[key] = nbytes
+        self.before_send(key)
+        return super().writer(key, nbytes, metadata, create=create)
+
+    def open(self, key: str, *, start: int = 0):  # type: ignore[no-untyped-def]
+        self.before_read(key)
+        return super().open(key, start=start)
+
+
+def refuse(keys: Iterable[str], error: type[StorageError] = StorageError) -> Callable[[str], None]:
+    """Return a strike that fails each request for one of these keys."""
+    refused = frozenset(keys)
+
+    def strike(key: str) -> None:
+        if key in refused:
+            raise error(f"{key}: the server is unwell")
+
+    return strike
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A machine with keys, a repository in memory, a source, and a job `home` that backs it up as `docs`."""
+
+    root: Path
+    storage: RoughStorage
+    repository: Repository
+
+    @classmethod
+    def make(cls, root: Path, monkeypatch: pytest.MonkeyPatch) -> "World":
+        monkeypatch.setattr("s3bu.repository.PassphraseWriter", partial(PassphraseWriter, work_factor=1))
+        storage = RoughStorage()
+        identity, recipient = new_identity()
+        write_secrets(root / "keys" / "secrets.yml", [new_secret()])
+        write_identities(root / "keys" / "identities.txt", [(identity, recipient)])
+        storage.put(layout.RECIPIENTS, f"{recipient}\n".encode(), {})
+        (root / "source").mkdir()
+        world = cls(root, storage, open_repository(root, storage))
+        storage.puts.clear()
+        return world
+
+    @property
+    def source(self) -> Path:
+        return self.root / "source"
+
+    @property
+    def passphrase(self) -> str:
+        return self.repository.keyring.newest_secret.passphrase
+
+    @property
+    def recipients(self) -> tuple[Recipient, ...]:
+        return self.repository.recipients().recipients
+
+    def reopen(self, home: str = "state") -> Repository:
+        """Open the repository once more, as another run does, or with another `home` another machine."""
+        return open_repository(self.root, self.storage, home)
+
+    def job(self, filters: Filters | None = None, labels: Iterable[str] = ("docs",)) -> Job:
+        sources = tuple(Source(label, os.fsencode(self.source)) for label in labels)
+        return Job("home", sources, filters or Filters(), ())
+
+    def write(self, name: str, content: bytes = b"", *, mtime: float = OLD, mode: int = 0o644) -> Path:
+        return write(self.source / name, content, mtime=mtime, mode=mode)
+
+    def put_content(
+        self, plain: bytes, metadata: Mapping[str, str] = RAW, *, at: bytes | None = None, packed: bool = False
+    ) -> str:
+        """Store a content as anyone can who knows the recipients, under the name of another with `at`."""
+        body = encrypt(gzip.compress(plain, 1) if packed else plain, self.recipients)
+        self.storage.objects[key_of(plain if at is None else at)] = StoredObject(body, metadata)
+        return hash_of(plain if at is None else at)
+
+    def put_private(self, key: str, plain: bytes, *, packed: bool = True, encrypted: bool = True) -> None:
+        body = gzip.compress(plain) if packed else plain
+        if encrypted:
+            body = encrypt_with_passphrase(body, self.passphrase, work_factor=1)
+        self.storage.objects[key] = StoredObject(body, {})
+
+    def put_manifest(
+        self,
+        entries: Iterable[Entry],
+        *,
+        failed: Iterable[FailedPath] = (),
+        key: ManifestKey | None = None,
+        created: datetime | None = None,
+        host: str = "here",
+        encrypted: bool = True,
+    ) -> ManifestKey:
+        """Store a manifest with these entries; of yesterday and under a key of 2024 unless told otherwise."""
+        key = key or manifest_key("2024-01-01", 0)
+        created = created or datetime.fromtimestamp(int(datetime.now(UTC).timestamp()) - 86_400, UTC)
+        plain = manifest_text(Header(str(key), key.job, key.label, host, created, ""), entries, failed)
+        self.put_private(str(key), plain, encrypted=encrypted)
+        return key
+
+    def put_original_manifest(self, lines: bytes, key: ManifestKey | None = None) -> ManifestKey:
+        """Store a manifest as the original program writes it: entry lines and nothing else."""
+        key = key or manifest_key("2024-01-01", 0)
+        self.put_private(str(key), lines)
+        return key
+
+    def manifest_keys(self, label: str = "docs") -> list[ManifestKey]:
+        return [stored.key for stored in self.repository.manifests("home", label)]
+
+    def newest(self, label: str = "docs") -> Snapshot:
+        return self.repository.read_snapshot(self.manifest_keys(label)[-1])
+
+    def manifest_lines(self, key: ManifestKey) -> list[bytes]:
+        """Return the lines between header and trailer as they stand there."""
+        with self.repository.open_private(str(key)) as private:
+            return private.reader.read().splitlines(keepends=True)[1:-1]
+
+    def hashes(self) -> set[str]:
+        """Return the hashes of the contents that are stored."""
+        return {found for found, _ in self.repository.objects()}
+
+    def check_contents(self) -> None:
+        """Hold every object below `data/` to its name: it opens, and its plain bytes have that hash."""
+        for found in self.hashes():
+            plain = io.BytesIO()
+            fetch(self.repository, found, None, plain)
+            assert hash_of(plain.getvalue()) == found
+
+    def check_manifests(self) -> None:
+        """Hold every manifest to what it names: each content is there and right."""
+        self.check_contents()
+        stored = self.hashes()
+        for manifest in self.repository.manifests():
+            entries = self.repository.read_snapshot(manifest.key).entries
+            assert {entry.hash for entry in entries if entry.kind == FILE} <= stored
+
+
+def open_repository(root: Path, storage: MemoryStorage, home: str = "state") -> Repository:
+    keyring = Keyring(root / "keys" / "secrets.yml", root / "keys" / "identities.txt")
+    return Repository(storage, keyring, Remembered(root / home, storage.identity), max_work_factor=20)
+
+
+def manifest_key(day: str, second: int, *, job: str = "home", label: str = "docs") -> ManifestKey:
+    return ManifestKey(job, label, datetime.fromisoformat(day).date(), second)
+
+
+def manifest_text(header: Header, entries: Iterable[Entry], failed: Iterable[FailedPath] = ()) -> bytes:
+    sink = io.BytesIO()
+    manifest = ManifestWriter(sink, header)
+    for one in failed:
+        manifest.write(format_failed(one))
+    for entry in sorted(entries, key=lambda entry: sort_key(entry.path)):
+        manifest.write(format_entry(entry, is_carried_forward=entry.mtime_ns == 0))
+    manifest.finish()
+    return sink.getvalue()
+
+
+def another_recipient() -> Recipient:
+    """Return a recipient whose identity is lost."""
+    (recipient,) = parse_recipients(new_identity()[1], "here")
+    return recipient
+
+
+def strike_while_reading(monkeypatch: pytest.MonkeyPatch, path: Path, action: Callable[[], object]) -> None:
+    """Do something each time that a piece of the file was just read, as another process could in that moment.
+
+    A `pread` that asks for nothing, or gets nothing, is no reading.
+    """
+    real_pread, identity = os.pread, (path.stat().st_dev, path.stat().st_ino)
+    lock = threading.Lock()
+
+    def pread(descriptor: int, length: int, offset: int, /) -> bytes:
+        chunk = real_pread(descriptor, length, offset)
+        status = os.fstat(descriptor)
+        if chunk and (status.st_dev, status.st_ino) == identity:
+            with lock:
+                action()
+        return chunk
+
+    monkeypatch.setattr(os, "pread", pread)
+
+
+@contextmanager
+def without_override() -> Iterator[None]:
+    """Take from this thread, and those that it starts, root's right to go past the modes of files, for a block."""
+    if os.geteuid() != 0:
+        yield
+        return
+    before = _capabilities()
+    override_and_search = 0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, linux/capability.h
+    _set_capabilities([before[0] & ~override_and_search, *before[1:]])
+    try:
+        yield
+    finally:
+        _set_capabilities(before)
+
+
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def _capabilities() -> list[int]:
+    sets = (ctypes.c_uint32 * 6)()
+    _call_libc("capget", (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), sets)
+    return list(sets)
+
+
+def _set_capabilities(sets: list[int]) -> None:
+    _call_libc("capset", (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)(*sets))
+
+
+def _call_libc(name: str, *arguments: object) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), f"{name} failed")

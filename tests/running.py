@@ -1,0 +1,298 @@
+"""Runs the program as its users do, and looks at what came of it.
+
+`run` calls it in this process, which is quick; `program` and `started` start it as a program of its own, where what a
+process does matters: signals, memory, permissions. `tree` reads a directory by means of its own, not those of s3bu.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import s3bu
+from s3bu.cli import main
+from s3bu.crypto import encrypt
+from s3bu.crypto.passphrase import encrypt_with_passphrase
+from s3bu.crypto.recipients import parse_recipients
+from s3bu.keyring import load_secrets
+
+Argument = str | bytes | Path
+
+IS_LONG = os.environ.get("S3BU_LONG") == "1"
+IS_CI = bool(os.environ.get("CI"))
+IS_ROOT = os.geteuid() == 0
+SECONDS = 300
+"""After this long a program is taken to hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines of errors and hints, without the program's name."""
+        return [line.removeprefix("s3bu: ") for line in self.err.splitlines() if _is_error(line)]
+
+
+def _is_error(line: str) -> bool:
+    return line.startswith(("s3bu: error: ", "s3bu: hint: "))
+
+
+def run(*arguments: Argument) -> Result:
+    """Run the program in this process; what it changes of the process (umask, signals) is put back."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
+    mask, handler = os.umask(0o077), signal.getsignal(signal.SIGTERM)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([os.fsdecode(argument) for argument in arguments])
+    finally:
+        os.umask(mask)
+        signal.signal(signal.SIGTERM, handler)
+    return Result(code, _written(out), _written(err))
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    stream.seek(0)
+    return stream.read()
+
+
+def succeed(*arguments: Argument) -> Result:
+    """Run the program in this process, and hold it to an exit code of 0 and to not a word of error."""
+    result = run(*arguments)
+    assert (result.code, result.errors) == (0, []), result
+    return result
+
+
+def program(*arguments: Argument, prefix: Sequence[str] = ()) -> Result:
+    """Run the program as one of its own, begun by the command in `prefix` if there is one."""
+    ended = subprocess.run(
+        [*prefix, *_command(arguments)], env=_environment(), capture_output=True, timeout=SECONDS, check=False
+    )
+    return Result(ended.returncode, os.fsdecode(ended.stdout), os.fsdecode(ended.stderr))
+
+
+@contextmanager
+def started(*arguments: Argument) -> Iterator["Started"]:
+    """Start the program as one of its own; it is killed at the end of the block if it still runs."""
+    with subprocess.Popen(
+        _command(arguments), env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield Started(process)
+        finally:
+            process.kill()
+
+
+class Started:
+    """A program under way."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._said: list[str] = []
+
+    def await_phase(self, name: str) -> None:
+        """Wait until the program says that it begins a phase."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._said.append(os.fsdecode(line))
+            if line.startswith(name.encode()):
+                return
+        raise AssertionError(f"it ended before {name!r}: {''.join(self._said)}")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def end(self) -> Result:
+        """Wait for its end."""
+        _, err = self._process.communicate(timeout=SECONDS)
+        return Result(self._process.returncode, "", "".join(self._said) + os.fsdecode(err))
+
+
+def without_override() -> list[str]:
+    """Return the start of a command that even root runs without the right to read what its mode forbids."""
+    if not IS_ROOT:
+        return []
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--inh-caps={rights}", f"--bounding-set={rights}"]
+
+
+def _command(arguments: Sequence[Argument]) -> list[str]:
+    return [sys.executable, "-m", "s3bu", *(os.fsdecode(argument) for argument in arguments)]
+
+
+def _environment() -> Mapping[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(s3bu.__file__).parents[1])}
+
+
+def peak_memory_mib(*arguments: Argument) -> int:
+    """Run the program as one of its own, which must succeed, and return the most memory that it had at once."""
+    script = (
+        "import re, sys; from s3bu.cli import main; assert main(sys.argv[1:]) == 0; "
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    command = [sys.executable, "-c", script, *(os.fsdecode(argument) for argument in arguments)]
+    ended = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, timeout=SECONDS, check=True)
+    return int(ended.stdout.split()[-1]) // 1024
+
+
+class Node(NamedTuple):
+    """One thing in a tree: `content` is the hash of a file and the target of a link; a link has no mode."""
+
+    kind: int
+    mode: int
+    mtime: int
+    content: str | bytes
+
+
+def tree(root: Path | bytes) -> dict[bytes, Node]:
+    """Return all below a directory by path; walked by descriptors, since paths may be longer than the system takes."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return dict(_walk(descriptor, b""))
+    finally:
+        os.close(descriptor)
+
+
+def _walk(directory: int, prefix: bytes) -> Iterator[tuple[bytes, Node]]:
+    for text in os.listdir(directory):
+        name = os.fsencode(text)
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        kind, mode, mtime = stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode), status.st_mtime_ns // 10**9
+        if kind == stat.S_IFLNK:
+            yield prefix + name, Node(kind, 0, mtime, os.readlink(name, dir_fd=directory))
+            continue
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        try:
+            yield prefix + name, Node(kind, mode, mtime, _hash(descriptor) if kind == stat.S_IFREG else b"")
+            if kind == stat.S_IFDIR:
+                yield from _walk(descriptor, prefix + name + b"/")
+        finally:
+            os.close(descriptor)
+
+
+def _hash(descriptor: int) -> str:
+    with open(descriptor, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listing(root: Path) -> dict[str, tuple[int, int]]:
+    """Return the objects of a repository in a directory, each with its inode and mtime: what a rewrite would change."""
+    found = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+def write_job(path: Path, sources: Mapping[str, Path | str], more: str = "") -> Path:
+    """Write a job file with these sources by label, and lines of rules."""
+    lines = "".join(f"- path: '{source}'\n  label: {label}\n" for label, source in sources.items())
+    path.write_text(f"sources:\n{lines}{more}")
+    return path
+
+
+def write_file(path: Path, content: bytes | str, mtime: int = 1_600_000_000, mode: int = 0o644) -> Path:
+    """Write a file of that time, an old one unless told otherwise, so that no run takes it for one in motion."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.chmod(mode)
+    os.utime(path, (mtime, mtime))
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A machine with a source, a job file that backs it up (label `src`), keys, and a repository in a directory."""
+
+    root: Path
+
+    @property
+    def repository(self) -> Path:
+        return self.root / "repository"
+
+    @property
+    def source(self) -> Path:
+        return self.root / "source"
+
+    @property
+    def job(self) -> Path:
+        return self.root / "home.yml"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "keys" / "secrets.yml"
+
+    @property
+    def identities(self) -> Path:
+        return self.root / "keys" / "identities.txt"
+
+    @property
+    def target(self) -> Path:
+        return self.root / "target"
+
+    def copy(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> "Scene":
+        """Copy all of it, times too, and make the copy the machine that commands run on."""
+        shutil.copytree(self.root, root, symlinks=True)
+        scene = Scene(root)
+        scene.enter(monkeypatch)
+        return scene
+
+    def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("S3BU_HOME", str(self.root / "keys"))
+
+    def make(self) -> None:
+        """Make keys and an empty repository, a source without files, and the job file."""
+        self.source.mkdir(parents=True)
+        write_job(self.job, {"src": "source"})
+        succeed("init", self.repository)
+
+    def backup(self, *options: Argument) -> Result:
+        return run("backup", self.repository, self.job, *options)
+
+    def restore(self, *options: Argument, what: str = "home/src") -> Result:
+        return run("restore", self.repository, what, self.target, *options)
+
+    def manifests(self, label: str = "src") -> list[str]:
+        """Return the keys of a label's manifests, oldest first."""
+        found = (self.repository / "manifests" / "home" / label).glob("*.csv.gz")
+        return sorted(str(path.relative_to(self.repository)) for path in found)
+
+    def contents(self) -> set[str]:
+        """Return the hashes that are stored."""
+        return {path.name for path in (self.repository / "data").rglob("*") if path.is_file()}
+
+    def object_of(self, content: bytes | str) -> Path:
+        """Return where the object of a content lies."""
+        name = hashlib.sha256(content if isinstance(content, bytes) else content.encode()).hexdigest()
+        return self.repository / "data" / name[:4] / name
+
+    def put_content(self, content: bytes, at: bytes | None = None) -> str:
+        """Store a content as anybody can who knows the recipients; under the name of another one with `at`."""
+        recipients = parse_recipients((self.repository / "repo" / "recipients.txt").read_text(), "here")
+        path = self.object_of(content if at is None else at)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encrypt(content, recipients))
+        return hashlib.sha256(content).hexdigest()
+
+    def put_manifest(self, plain: bytes, key: str = "manifests/home/src/home-src-2020-01-01-00000.csv.gz") -> str:
+        """Store a manifest as whoever knows the passphrase can; not packed, and quick to open."""
+        passphrase = load_secrets(self.secrets)[-1].passphrase
+        path = self.repository / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encrypt_with_passphrase(plain, passphrase, work_factor=8))
+        return key
