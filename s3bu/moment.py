@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from s3bu.errors import UsageError
 
-_AGE = re.compile(r"(\d{1,6})(m|h|d|w|y)")
+_AGE = re.compile(r"([0-9]{1,6})(m|h|d|w|y)")
 _UNITS = {
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
@@ -13,8 +13,10 @@ _UNITS = {
     "w": timedelta(weeks=1),
     "y": timedelta(days=365),
 }
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_MINUTE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+_WRITTEN = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?P<minute>[T ][0-9]{2}:[0-9]{2}(?P<second>:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
+)
 
 
 def parse_moment(text: str, *, now: datetime) -> datetime:
@@ -24,14 +26,16 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
     is one "at or before" that day. Local time unless the text has a zone. `3d` (also m, h, w, y) is that long before
     `now`.
     """
-    age = _AGE.fullmatch(text)
+    age, written = _AGE.fullmatch(text), _WRITTEN.fullmatch(text)
     try:
         if age:
             return now.astimezone(UTC) - int(age[1]) * _UNITS[age[2]]
+        if written is None:
+            raise ValueError("neither an age nor a date")
         moment = datetime.fromisoformat(text)
-        if _DATE.fullmatch(text):
+        if not written["minute"]:
             moment += timedelta(days=1, microseconds=-1)
-        elif _MINUTE.match(text) and text[16:17] != ":":
+        elif not written["second"]:
             moment += timedelta(minutes=1, microseconds=-1)
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:

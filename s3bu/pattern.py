@@ -2,28 +2,37 @@
 
 import os
 import re
+import warnings
 
 from s3bu.errors import UsageError
 
 
 def compile_regex(text: str) -> re.Pattern[bytes]:
     """Return the regular expression that `restore` searches in paths; `UsageError` when it is none."""
-    try:
-        return re.compile(os.fsencode(text))
-    except re.error as error:
-        raise UsageError(f"'{text}' is no regular expression: {error}") from error
+    return _compile(os.fsencode(text), f"'{text}' is no regular expression")
 
 
 def compile_pattern(text: str) -> re.Pattern[bytes]:
     """Return a glob, or with `re:` before it a regular expression, to be searched in paths.
 
     A glob without a slash is matched with the last name of a path, else with the whole path. `*` and `?` stop at a
-    slash, `**` does not.
+    slash, `**` does not, and a set in brackets never matches one.
     """
     if text.startswith("re:"):
         return compile_regex(text.removeprefix("re:"))
     start = b"\\A" if "/" in text else b"(?:\\A|/)"
-    return re.compile(start + _translate(os.fsencode(text.removeprefix("/"))) + b"\\Z", re.DOTALL)
+    glob = _translate(os.fsencode(text.removeprefix("/")))
+    return _compile(b"(?s:" + start + glob + b"\\Z)", f"'{text}' is no pattern")
+
+
+def _compile(expression: bytes, refusal: str) -> re.Pattern[bytes]:
+    try:
+        with warnings.catch_warnings():
+            # What Python may one day make of `[[a]` is no news for whoever typed it.
+            warnings.simplefilter("ignore", FutureWarning)
+            return re.compile(expression)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"{refusal}: {error}") from error
 
 
 def _translate(glob: bytes) -> bytes:
@@ -34,9 +43,12 @@ def _translate(glob: bytes) -> bytes:
         found = match[0]
         if found in pieces:
             return pieces[found]
-        if found.startswith(b"[") and len(found) > 1:
-            body = found[1:-1].replace(b"\\", b"\\\\").replace(b"[", b"\\[")
-            return b"[^" + body[1:] + b"]" if body.startswith(b"!") else b"[" + body + b"]"
-        return re.escape(found)
+        return _translate_set(found[1:-1]) if len(found) > 1 and found not in {b"[]", b"[!]"} else re.escape(found)
 
     return re.sub(rb"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", piece, glob, flags=re.DOTALL)
+
+
+def _translate_set(members: bytes) -> bytes:
+    """Return the regular expression of what stands between brackets."""
+    negation = b"^" if members.startswith(b"!") else b""
+    return b"(?!/)[" + negation + re.sub(rb"[\\\[&|~]", rb"\\\g<0>", members.removeprefix(b"!")) + b"]"

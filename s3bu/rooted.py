@@ -19,6 +19,7 @@ _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Root:
     """A directory that is opened once; all paths are relative to it, in bytes, with `/` between the components.
 
+    A path that is not plain (absolute, or with empty, `.` or `..` components) is an error.
     Errors are plain `OSError`s, since to one caller they are a failure of one path and to another the end of the run.
     Safe from any thread. `created` collects the directories that were made on the way.
     """
@@ -47,7 +48,7 @@ class Root:
         descriptor = os.dup(self._fd)
         try:
             walked = b""
-            for name in path.split(b"/") if path else []:
+            for name in _names(path) if path else []:
                 walked = walked + b"/" + name if walked else name
                 child = self._enter(descriptor, name, walked, create=create)
                 os.close(descriptor)
@@ -73,8 +74,8 @@ class Root:
 
     def open_file(self, path: bytes) -> int:
         """Return a descriptor for reading the regular file at `path`; never waits on a FIFO, never follows a link."""
-        parent, _, name = path.rpartition(b"/")
-        with self.directory(parent) as directory:
+        *parents, name = _names(path)
+        with self.directory(b"/".join(parents)) as directory:
             if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file any more")
             descriptor = os.open(name, _REGULAR, dir_fd=directory)
@@ -82,3 +83,11 @@ class Root:
             os.close(descriptor)
             raise OSError(errno.EINVAL, "not a regular file any more")
         return descriptor
+
+
+def _names(path: bytes) -> list[bytes]:
+    """Return the names that a path is made of; one that could lead elsewhere is an error."""
+    names = path.split(b"/")
+    if any(name in {b"", b".", b".."} or b"\0" in name for name in names):
+        raise OSError(errno.EINVAL, "not a plain relative path")
+    return names

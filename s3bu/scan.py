@@ -66,8 +66,8 @@ class Scan:
 
     def __iter__(self) -> Iterator[Entry | Failure]:
         """Yield what the source holds, in order; a source that cannot be walked raises before the first."""
-        self._enter_root()
         try:
+            self._enter_root()
             while self._levels:
                 level = self._levels[-1]
                 for name, found in level.names:
@@ -123,9 +123,18 @@ class Scan:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return Failure(path, reason(error))
+            return Failure(path, reason(error)) if self._may_be_wanted(level, name, found) else None
         self.left.special[_SPECIAL.get(kind, "unknown kind")] += 1
         return None
+
+    def _may_be_wanted(self, level: _Level, name: bytes, found: "os.DirEntry[str]") -> bool:
+        """Say whether what could not be looked at concerns anyone, by the kind that the directory tells of it."""
+        try:
+            if found.is_dir(follow_symlinks=False):
+                return self._filters.wants_directory(name, is_top=not level.prefix)
+        except OSError:  # its directory does not tell either
+            return True
+        return self._filters.wants_file(name)
 
     def _descend(self, level: _Level, name: bytes, status: os.stat_result) -> Entry | None:
         path = level.prefix + name

@@ -12,10 +12,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
 
 from s3bu.compression import CHUNK, GzipReader, is_worth_compressing
 from s3bu.crypto import encrypt, encrypt_stream
-from s3bu.errors import ObjectExists, S3buError, SourceChanged, StorageError, StorageStopped
+from s3bu.errors import ObjectExists, SourceChanged, StorageError, StorageStopped
 from s3bu.manifest import Entry
 from s3bu.parallel import Budget, each
 from s3bu.patience import Patience
@@ -24,10 +26,14 @@ from s3bu.repository import Contents, Repository, layout
 from s3bu.repository.recipients import RecipientSet
 from s3bu.rooted import Root
 from s3bu.scan import reason
-from s3bu.storage import PART_BOUND, Upload, memory_of_writer
+from s3bu.storage import PART_BOUND, Put, Upload, memory_of_writer
+
+T = TypeVar("T")
 
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
-WORKERS = 32
+WORKERS = 8
+_BATCH = 16
+_BATCH_NBYTES = 1024 * 1024
 _METADATA = {"s3bu-encrypt": "age", "s3bu-encrypt-version": "001"}
 _COMPRESSED = _METADATA | {"s3bu-compress": "gzip", "s3bu-compress-version": "001"}
 
@@ -65,19 +71,30 @@ class Store:
 
     def store(self, root: Root, entries: Iterable[Entry]) -> Iterator[Stored | Failure]:
         """Yield what came of each file, in no order; an error that no further file can escape ends it all."""
-        return each(lambda entry: self._store(root, entry), entries, workers=WORKERS, give_up=self._give_up)
+        batches = each(
+            lambda batch: self._store(root, batch), _batches(entries), workers=WORKERS, give_up=self._give_up
+        )
+        return chain.from_iterable(batches)
 
     def _give_up(self) -> None:
         self._stopping.set()
         self._storage.stop()
 
-    def _store(self, root: Root, entry: Entry) -> Stored | Failure:
-        """Store one file; one that changes while it is read is tried three times."""
+    def _store(self, root: Root, batch: list[Entry]) -> list[Stored | Failure]:
+        if batch[0].nbytes > PART_BOUND:
+            return [self._read(root, batch[0], self._store_large)]
+        nbytes = sum(entry.nbytes for entry in batch)
+        with self._budget.claim(2 * nbytes + CHUNK):
+            read = [self._read(root, entry, self._read_small) for entry in batch]
+            return self._put(read)
+
+    def _read(self, root: Root, entry: Entry, take: "Callable[[_Source], T]") -> T | Failure:
+        """Open a file and do something with it; one that changes meanwhile is tried three times."""
         try:
             for is_last_try in (False, False, True):
                 try:
                     with _Source(root, entry, self._stopping, takes_growth=is_last_try) as source:
-                        return self._store_open(source)
+                        return take(source)
                 except SourceChanged as error:
                     failure = Failure(entry.path, error.message)
         except OSError as error:
@@ -87,47 +104,81 @@ class Store:
             return Failure(entry.path, error.message)
         return failure
 
-    def _store_open(self, source: "_Source") -> Stored:
-        if source.nbytes > PART_BOUND:
-            entry = source.entry(source.hash())
-            return self._once(entry, lambda: self._upload(source, entry))
-        with self._budget.claim(2 * source.nbytes + CHUNK):
-            plain = source.read()
-            entry = source.entry(hashlib.sha256(plain).hexdigest())
-            return self._once(entry, lambda: self._put(plain, entry))
+    # --- which content is whose
 
-    def _once(self, entry: Entry, send: Callable[[], int]) -> Stored:
-        """Send a content unless it is stored, or another thread is at it."""
-        digest = bytes.fromhex(entry.hash)
+    def _claim(self, content_hash: str) -> bool:
+        """Say whether this thread is to send a content: it is not stored, and no other thread is at it."""
+        digest = bytes.fromhex(content_hash)
         with self._lock:
             if digest in self._contents.stored:
-                return Stored(entry, 0)
+                return False
             self._contents.stored.add(digest)
-        try:
-            nbytes = send()
-        except BaseException as error:
-            with self._lock:
-                self._contents.stored.discard(digest)
-                self.failed[entry.hash] = error.message if isinstance(error, S3buError) else str(error)
-            raise
+            return True
+
+    def _settle(self, content_hash: str, error: StorageError | None) -> None:
+        """Note what came of sending a content."""
         with self._lock:
-            self.failed.pop(entry.hash, None)
-        self._patience.reward()
+            if error is None:
+                self.failed.pop(content_hash, None)
+            else:
+                self._contents.stored.discard(bytes.fromhex(content_hash))
+                self.failed[content_hash] = error.message
+        if error is None:
+            self._patience.reward()
+        else:
+            self._patience.judge(error)
+
+    # --- files that fit in memory
+
+    def _read_small(self, source: "_Source") -> "_Read":
+        """Read and hash a file, and encrypt it if it is to be sent."""
+        plain = source.read()
+        entry = source.entry(hashlib.sha256(plain).hexdigest())
+        if not self._claim(entry.hash):
+            return _Read(entry, None)
+        is_packed = self._is_compressing and is_worth_compressing(plain)
+        body = encrypt(GzipReader(io.BytesIO(plain)).read() if is_packed else plain, self._recipients)
+        metadata = _COMPRESSED if is_packed else _METADATA
+        create = self._wants_create(entry.hash)
+        return _Read(entry, Put(layout.content_key(entry.hash), body, metadata, create=create))
+
+    def _put(self, read: "list[_Read | Failure]") -> list[Stored | Failure]:
+        """Send what is to be sent, all at once, and say what came of each file."""
+        puts = [one.put for one in read if isinstance(one, _Read) and one.put]
+        errors = iter(self._storage.put_all(puts))
+        return [one if isinstance(one, Failure) else self._put_one(one, errors) for one in read]
+
+    def _put_one(self, read: "_Read", errors: Iterator[StorageError | None]) -> Stored | Failure:
+        if read.put is None:
+            return Stored(read.entry, 0)
+        error = next(errors)
+        if isinstance(error, ObjectExists):
+            error = None  # another run was quicker, with the same content
+        self._settle(read.entry.hash, error)
+        return Failure(read.entry.path, error.message) if error else Stored(read.entry, len(read.put.body))
+
+    # --- large files
+
+    def _store_large(self, source: "_Source") -> Stored:
+        """Hash a file in a first pass, and send it in a second one if it is to be sent."""
+        entry = source.entry(source.hash())
+        if not self._claim(entry.hash):
+            return Stored(entry, 0)
+        try:
+            nbytes = self._upload(source, entry)
+        except BaseException as error:
+            why = error if isinstance(error, StorageError) else StorageError(str(error))
+            with self._lock:
+                self._contents.stored.discard(bytes.fromhex(entry.hash))
+                self.failed[entry.hash] = why.message
+            raise
+        self._settle(entry.hash, None)
         return Stored(entry, nbytes)
 
     def _wants_create(self, content_hash: str) -> bool:
         """Say whether to refuse overwriting: wherever the storage can, so that a bucket may forbid all overwriting."""
         is_damaged = bytes.fromhex(content_hash) in self._contents.damaged
         return self._storage.has_conditional_writes is True and not is_damaged
-
-    def _put(self, plain: bytes, entry: Entry) -> int:
-        is_packed = self._is_compressing and is_worth_compressing(plain)
-        body = encrypt(GzipReader(io.BytesIO(plain)).read() if is_packed else plain, self._recipients)
-        metadata = _COMPRESSED if is_packed else _METADATA
-        with contextlib.suppress(ObjectExists):  # another run was quicker, with the same content
-            key = layout.content_key(entry.hash)
-            self._storage.put(key, body, metadata, create=self._wants_create(entry.hash))
-        return len(body)
 
     def _upload(self, source: "_Source", entry: Entry) -> int:
         is_packed = self._is_compressing and is_worth_compressing(source.sample())
@@ -147,6 +198,28 @@ class Store:
             with contextlib.suppress(ObjectExists):
                 upload.commit()
         return counted.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A small file that was read: its entry, and what is to be sent for it."""
+
+    entry: Entry
+    put: Put | None
+
+
+def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Yield neighbours together as long as they are small: handing over costs as much as a file."""
+    batch: list[Entry] = []
+    nbytes = 0
+    for entry in entries:
+        if batch and (len(batch) == _BATCH or nbytes + entry.nbytes > _BATCH_NBYTES):
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(entry)
+        nbytes += entry.nbytes
+    if batch:
+        yield batch
 
 
 class _Source:

@@ -82,16 +82,16 @@ def s3_client(url: str) -> Any:
 
 
 class FaultyServer(socketserver.ThreadingTCPServer):
-    """A server whose answers are bytes that a test wrote; it counts the requests.
+    """A server whose answers are bytes that a test wrote; it keeps the heads of the requests.
 
-    `answer` is given the head of each request and returns the whole response. One that sleeps stalls; an empty one
-    closes the connection.
+    `answer` is given the head and the body of each request and returns the whole response. One that sleeps stalls; an
+    empty one closes the connection.
     """
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+    def __init__(self, answer: Callable[[bytes, bytes], bytes]) -> None:
         self.answer = answer
         self.heads: list[bytes] = []
         self.has_request = threading.Event()
@@ -118,10 +118,10 @@ class _Answering(socketserver.StreamRequestHandler):
             return
         if b"100-continue" in head.lower():
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.rfile.read(_body_nbytes(head))
+        body = self.rfile.read(_body_nbytes(head))
         server.heads.append(head)
         server.has_request.set()
-        self.wfile.write(server.answer(head))
+        self.wfile.write(server.answer(head, body))
 
 
 def _body_nbytes(head: bytes) -> int:
@@ -133,7 +133,7 @@ def _body_nbytes(head: bytes) -> int:
 
 
 @contextmanager
-def faulty_server(answer: Callable[[bytes], bytes]) -> Iterator[FaultyServer]:
+def faulty_server(answer: Callable[[bytes, bytes], bytes]) -> Iterator[FaultyServer]:
     """Run a `FaultyServer` in this process."""
     with FaultyServer(answer) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -155,3 +155,11 @@ def error_response(status: str, code: str, more: str = "") -> bytes:
     """Write an error as S3 does."""
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>no</Message>{more}</Error>'
     return response(status, body.encode(), "Content-Type: application/xml")
+
+
+def relayed(url: str, head: bytes, body: bytes) -> bytes:
+    """Hand a request on to another server, as it is, and return what that one answers."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 30) as connection:
+        connection.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1) + body)
+        return b"".join(iter(lambda: connection.recv(65536), b""))

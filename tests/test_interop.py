@@ -29,7 +29,7 @@ LOST: Mapping[str, Mapping[bytes, str]] = {
     "manifests/nimbus/home/nimbus-home-2026-11-23-16312.csv.gz": {UNREADABLE: "never backed up"},
     NEWEST_HOME: {UNREADABLE: "never backed up"},
     "manifests/nimbus/projects/nimbus-projects-2026-11-23-16313.csv.gz": {},
-    "manifests/left/src/left-src-2026-11-23-19043.csv.gz": {b"gone": "no object", b"poisoned": "not the content"},
+    "manifests/left/src/left-src-2026-11-23-19043.csv.gz": {b"gone": "data/664f/664fd5c4", b"poisoned": "not the content"},
     "manifests/left/src/x/left-src/x-2026-11-23-19044.csv.gz": {},
 }
 

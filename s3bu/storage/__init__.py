@@ -6,11 +6,13 @@ and every failure is an error of `s3bu.errors` that names the key.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
+
+from s3bu.errors import StorageError, StorageStopped
 
 PART_BOUND = 8 * 1024 * 1024
 """Bodies up to this many bytes are put in one request; longer ones go through `Storage.writer`."""
@@ -39,6 +41,16 @@ class ObjectStat:
     modified: datetime
     etag: str
     is_archived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """One small object to be stored, as `Storage.put` takes it."""
+
+    key: str
+    body: bytes
+    metadata: Mapping[str, str]
+    create: bool = False
 
 
 class Download(Protocol):
@@ -107,6 +119,12 @@ class Storage(Protocol):
         conditional writes, else after a look just before.
         """
 
+    def put_all(self, puts: Sequence[Put]) -> list[StorageError | None]:
+        """Store several bodies at once, and return for each the error that kept it from being stored.
+
+        What concerns them all is raised: that there is no such bucket, or that requests are given up.
+        """
+
     def writer(
         self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False
     ) -> AbstractContextManager[Upload]:
@@ -129,3 +147,18 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Let go of threads and connections."""
+
+
+def put_one_by_one(storage: Storage, puts: Sequence[Put]) -> list[StorageError | None]:
+    """Do what `Storage.put_all` does where putting together gains nothing."""
+    return [_put_caught(storage, one) for one in puts]
+
+
+def _put_caught(storage: Storage, one: Put) -> StorageError | None:
+    try:
+        storage.put(one.key, one.body, one.metadata, create=one.create)
+    except StorageStopped:
+        raise
+    except StorageError as error:
+        return error
+    return None

@@ -25,7 +25,7 @@ from s3bu.errors import (
     StorageError,
     StorageStopped,
 )
-from s3bu.storage import ObjectStat
+from s3bu.storage import ObjectStat, Put, put_one_by_one
 from s3bu.storage.directory_tree import (
     below,
     encoded,
@@ -118,6 +118,10 @@ class DirectoryStorage:
         with self.writer(key, len(body), metadata, create=create) as upload:
             upload.write(body)
             upload.commit()
+
+    def put_all(self, puts: Sequence[Put]) -> list[StorageError | None]:
+        """Store bodies one after the other."""
+        return put_one_by_one(self, puts)
 
     def writer(
         self,

@@ -3,7 +3,7 @@
 import io
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
@@ -14,9 +14,10 @@ from s3bu.errors import (
     ObjectExists,
     ObjectNotFound,
     RepositoryNotFoundError,
+    StorageError,
     StorageStopped,
 )
-from s3bu.storage import ObjectStat
+from s3bu.storage import ObjectStat, Put, put_one_by_one
 
 _numbers = itertools.count(1)
 
@@ -75,6 +76,10 @@ class MemoryStorage:
             if create and key in self.objects:
                 raise ObjectExists(f"{self.url}/{key} is there already")
             self.objects[key] = StoredObject(bytes(body), {name.lower(): metadata[name] for name in metadata})
+
+    def put_all(self, puts: Sequence[Put]) -> list[StorageError | None]:
+        """Store bodies one after the other."""
+        return put_one_by_one(self, puts)
 
     def writer(self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False) -> "MemoryUpload":  # noqa: ARG002 - memory grows as it is filled
         """Return a writer that fills a buffer."""

@@ -7,14 +7,15 @@ knows no storage classes), deletes, probes, and writes large objects in parts.
 import asyncio
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import obstore
 from obstore.store import S3Store
 
 from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError
-from s3bu.storage import ObjectStat
+from s3bu.storage import ObjectStat, Put
 from s3bu.storage.calls import Calls
 from s3bu.storage.place import Place, S3Options
 from s3bu.storage.s3_connection import Connection, Patience, S3Client, Stores
@@ -79,14 +80,28 @@ class S3Storage:
 
     def put(self, key: str, body: bytes, metadata: Mapping[str, str], *, create: bool = False) -> None:
         """Store a body that fits in memory; it is confirmed when this returns."""
-        request = self._request("s3:PutObject", key)
         if create and not self.has_conditional_writes:
+            request = self._request("s3:PutObject", key)
             if self._look(request.key) is not None:
                 raise ObjectExists(f"{request.url} is there already")
             create = False
+        for error in self.put_all([Put(key, body, metadata, create)]):
+            if error is not None:
+                raise error
+
+    def put_all(self, puts: Sequence[Put]) -> list[StorageError | None]:
+        """Store bodies, all under way at once; one hand-over to the loop serves them all."""
+        if not puts:
+            return []
+        requests = [self._request("s3:PutObject", one.key) for one in puts]
         store = self._made_stores().writing
-        self._calls.run(lambda: self._put(store, request, body, dict(metadata), create=create))
+
+        async def put_all() -> list[StorageError | None]:
+            return await asyncio.gather(*map(partial(self._put, store), requests, puts))
+
+        errors = self._calls.run(put_all)
         self._connection.has_answered = True
+        return errors
 
     def writer(self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False) -> S3Upload:
         """Return a writer of parts, three of which may be under way at once."""
@@ -146,37 +161,37 @@ class S3Storage:
         self._stores = None
         self._connection.close()
 
-    async def _put(
-        self, store: S3Store, request: Request, body: bytes, metadata: dict[str, str], *, create: bool
-    ) -> None:
+    async def _put(self, store: S3Store, request: Request, one: Put) -> StorageError | None:
         for attempt in range(_CONFLICT_ATTEMPTS):
             try:
-                await self._put_once(store, request, body, metadata, create=create)
+                await self._put_once(store, request, one)
             except FAULTS as error:
                 # Two creates at the same time: S3 asks both to try again.
                 if code_of(error, request.key) != _CONFLICT or attempt == _CONFLICT_ATTEMPTS - 1:
-                    raise self._fault(error, request) from error
+                    found = self._fault(error, request)
+                    if isinstance(found, StorageError):
+                        return found
+                    raise found from error
             else:
-                return
+                return None
             await asyncio.sleep(random.uniform(0.05, 0.2) * 2**attempt)  # noqa: S311 - nothing secret
+        raise AssertionError("the last attempt returns or raises")
 
-    async def _put_once(
-        self, store: S3Store, request: Request, body: bytes, metadata: dict[str, str], *, create: bool
-    ) -> None:
-        self._put_nbytes += len(body)
+    async def _put_once(self, store: S3Store, request: Request, one: Put) -> None:
+        self._put_nbytes += len(one.body)
         try:
             seconds = self._patience.answer + self._put_nbytes / _SLOWEST_NBYTES_PER_SECOND
-            sending = obstore.put_async(
-                store,
-                request.key,
-                body,
-                attributes=metadata,
-                mode="create" if create else "overwrite",
-                use_multipart=False,
-            )
-            await asyncio.wait_for(sending, min(seconds, self._patience.put_most))
+            async with asyncio.timeout(min(seconds, self._patience.put_most)):
+                await obstore.put_async(
+                    store,
+                    request.key,
+                    one.body,
+                    attributes=dict(one.metadata),
+                    mode="create" if one.create else "overwrite",
+                    use_multipart=False,
+                )
         finally:
-            self._put_nbytes -= len(body)
+            self._put_nbytes -= len(one.body)
 
     async def _open(self, store: S3Store, request: Request, start: int) -> Opened:
         seconds = self._patience.put_most if self._connection.has_answered else self._patience.first

@@ -39,16 +39,18 @@ _CREDENTIALS_TTL = timedelta(minutes=8)
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How many seconds to wait for S3.
+    """How many seconds to wait for S3, and how often to try again.
 
     `connect` for a connection, `answer` between two signs of life, `first` for the first answer of all, so that a
-    wrong endpoint is told soon; `put_most` bounds the transfer of one body.
+    wrong endpoint is told soon; `put_most` bounds the transfer of one body. Five repetitions have about 20 s of pauses
+    between them; a server that cannot be reached costs a minute or so.
     """
 
     connect: float = 10
     answer: float = 60
     first: float = 30
     put_most: float = 900
+    retries: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +130,13 @@ class Connection:
         self._session = _session(self._core, options)
         self._lock = threading.Lock()
         self._stores: Stores | None = None
-        self.quick = self._client(options.endpoint_url, None, attempts=2, answer=min(patience.answer, patience.first))
+        soon = min(patience.answer, patience.first)
+        self.quick = self._client(options.endpoint_url, None, retries=min(1, patience.retries), answer=soon)
         self.endpoint: str = self.quick.meta.endpoint_url.rstrip("/")
         self.region: str = self.quick.meta.region_name
         self.has_checksums = self._wants_checksums()
         checksums: Checksums = "when_supported" if self.has_checksums else "when_required"
-        self._patient = self._client(options.endpoint_url, checksums, attempts=6, answer=patience.answer)
+        self._patient = self._client(options.endpoint_url, checksums, retries=patience.retries, answer=patience.answer)
 
     @property
     def client(self) -> S3Client:
@@ -169,12 +172,12 @@ class Connection:
         self._patient.close()
 
     def _client(
-        self, endpoint_url: str | None, checksums: Checksums | None, *, attempts: int, answer: float
+        self, endpoint_url: str | None, checksums: Checksums | None, *, retries: int, answer: float
     ) -> S3Client:
         config = Config(
             connect_timeout=self.patience.connect,
             read_timeout=answer,
-            retries={"mode": "standard", "total_max_attempts": attempts},
+            retries={"mode": "standard", "total_max_attempts": retries + 1},
             max_pool_connections=64,
             tcp_keepalive=True,
             request_checksum_calculation=checksums,
@@ -241,7 +244,7 @@ class Connection:
             self.bucket,
             config=config,
             client_options=options,
-            retry_config=_retries(),
+            retry_config=_retries(self.patience.retries),
             credential_provider=credentials,
         )
 
@@ -262,15 +265,16 @@ def _session(core: botocore.session.Session, options: S3Options) -> boto3.Sessio
     try:
         region = options.region or os.environ.get("AWS_REGION") or core.get_config_variable("region") or "us-east-1"
         return boto3.Session(botocore_session=core, region_name=region)
+    except botocore.exceptions.ConfigParseError as error:
+        raise CredentialsError("the AWS configuration cannot be read", hint="check ~/.aws/config") from error
     except botocore.exceptions.ProfileNotFound as error:
         hint = "`--profile` and AWS_PROFILE take one of `aws configure list-profiles`"
         raise CredentialsError(f"unknown AWS profile: {core.profile}", hint=hint) from error
 
 
-def _retries() -> "RetryConfig":
-    """Five repetitions, about 20 s of pauses in all; a server that cannot be reached costs a minute or so."""
+def _retries(most: int) -> "RetryConfig":
     return {
-        "max_retries": 5,
+        "max_retries": most,
         "retry_timeout": timedelta(seconds=180),
         "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=10), "base": 4},
     }

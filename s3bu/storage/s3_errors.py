@@ -136,7 +136,9 @@ _STATUS_TEXT = re.compile(r"status code: (\d{3})")
 # What obstore writes of a request that got no answer; the words are of reqwest and hyper.
 _TEXTS: Final = (
     (re.compile(r"certificate|UnknownIssuer", re.IGNORECASE), _UNTRUSTED),
-    (re.compile(r"NotPartial"), _Meaning(StorageError, "{endpoint} ignores ranges")),
+    # AWS says where a bucket is not without saying where it is, and obstore drops the body of that answer.
+    (re.compile(r"BareRedirect"), _WRONG_REGION),
+    (re.compile(r"NotPartial|NoContentRange|WrongRange"), _BROKEN_OFF),
     (re.compile(r"kind: (Connect|Timeout)|error sending request|timed ?out", re.IGNORECASE), _UNREACHABLE),
     (re.compile(r"kind: (Body|Decode|Interrupted)|decoding response|request or response body"), _BROKEN_OFF),
     (re.compile(r"Could not parse path"), _ODD_KEY),
@@ -164,7 +166,7 @@ _TYPES: Final[tuple[tuple[tuple[type[Exception], ...], _Meaning], ...]] = (
         ),
     ),
     ((aws.SSLError,), _UNTRUSTED),
-    ((TimeoutError,), _Meaning(StorageError, "{endpoint} does not answer", "try again later, or check the network")),
+    ((TimeoutError,), _Meaning(StorageError, "{endpoint} does not answer", _UNREACHABLE.hint)),
     ((aws.ConnectionError, aws.HTTPClientError), _UNREACHABLE),
     ((aws.IncompleteReadError,), _BROKEN_OFF),
     ((aws.ParamValidationError, UnicodeError), _ODD_KEY),

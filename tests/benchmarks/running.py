@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.servers import ACCESS_KEY, SECRET_KEY, create_bucket, rclone_server
+from tests.servers import ACCESS_KEY, SECRET_KEY, rclone_server, s3_client
 
 RCLONE = str(Path(sys.executable).with_name("rclone"))
 
@@ -89,7 +89,9 @@ class Bench:
         """Make an empty bucket and return its name."""
         self._buckets += 1
         bucket = f"bench-{self._buckets}"
-        create_bucket(self.url, bucket)
+        client = s3_client(self.url)
+        client.create_bucket(Bucket=bucket)
+        client.close()
         return bucket
 
     def s3bu(self, *arguments: str) -> Cost:
