@@ -14,13 +14,22 @@ from datetime import UTC, datetime, timedelta
 from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED, Difference, Trust, carried, compare, is_same
 from s3bu.errors import IntegrityError, JobError, ObjectExists, S3buError, StorageError
 from s3bu.job import Job, Source
-from s3bu.manifest import FILE, Entry, FailedPath, Header, format_entry, format_failed, is_representable
+from s3bu.manifest import (
+    FAILED_PATH_BOUND,
+    FILE,
+    Entry,
+    FailedPath,
+    Header,
+    format_entry,
+    format_failed,
+    is_representable,
+)
 from s3bu.progress import Failure, Progress
 from s3bu.repository import Contents, Repository, Snapshot, StoredManifest
 from s3bu.repository.layout import ManifestKey, next_manifest_key
 from s3bu.rooted import Root
-from s3bu.scan import Left, Scan, SourceMissingError
-from s3bu.store import Store
+from s3bu.scan import Left, Scan, SourceMissingError, reason
+from s3bu.store import Store, Stored
 
 _RACY_NS = 2_000_000_000
 """An mtime this close to the parent's scan may hide a second write within the clock's tick."""
@@ -113,7 +122,11 @@ def _back_up(shared: _Run, source: Source) -> Outcome:
         outcome.left = scan.left
         differences = _compare(shared, scan, parent)
         _guard(shared, differences, manifests, parent)
-        settling = _Settling(shared, outcome, parent, created, _read(shared, scan, differences, outcome))
+        results, gone = _read(shared, scan, differences, outcome)
+        if gone:
+            differences = list(_removed(differences, gone))
+            _guard(shared, differences, manifests, parent)
+        settling = _Settling(shared, outcome, parent, created, results)
         lines = list(settling.lines(differences))
         if settling.is_worth_publishing():
             outcome.published = _publish(shared, source, manifests, Origin(created, parent), lines)
@@ -186,32 +199,57 @@ def _own_last(shared: _Run, manifests: list[StoredManifest], parent: Snapshot) -
         return parent
     older = [manifest.key for manifest in manifests if manifest.key < parent.key]
     for key in reversed(older[-_HOST_SEARCH:]):
-        with shared.repository.open_manifest(key) as (manifest, _):
-            host = manifest.header.host if manifest.header else None
-        if host == shared.options.host:
-            return shared.repository.read_snapshot(key)
+        try:
+            with shared.repository.open_manifest(key) as (manifest, _):
+                host = manifest.header.host if manifest.header else None
+            if host == shared.options.host:
+                return shared.repository.read_snapshot(key)
+        except IntegrityError as error:
+            shared.progress.warning(f"{error.message}; looking for an older snapshot of this machine")
     return None
 
 
 def _read(
     shared: _Run, scan: Scan, differences: list[Difference | Failure], outcome: Outcome
-) -> dict[bytes, Entry | Failure]:
-    """Store the contents that must be read, and return by path what came of each."""
+) -> tuple[dict[bytes, Entry | Failure], set[bytes]]:
+    """Store the contents that must be read; return by path what came of each, and the paths that were removed."""
     wanted = list(_to_read(differences, shared.contents))
     results: dict[bytes, Entry | Failure] = {}
+    gone: set[bytes] = set()
     if not wanted:
-        return results
+        return results, gone
     shared.progress.phase("storing", files=len(wanted), nbytes=sum(entry.nbytes for entry in wanted))
-    with Root(os.fsencode(scan.root)) as root:
+    with _open_source(scan.root) as root:
         for result in shared.store.store(root, wanted):
-            if isinstance(result, Failure):
-                results[result.path] = result
-                shared.progress.advance(files=1)
-            else:
+            if isinstance(result, Stored):
                 results[result.entry.path] = result.entry
                 outcome.nbytes_sent += result.nbytes_sent
                 shared.progress.advance(files=1, nbytes=result.entry.nbytes)
-    return results
+                continue
+            if isinstance(result, Failure):
+                results[result.path] = result
+            else:
+                gone.add(result.path)
+            shared.progress.advance(files=1)
+    return results, gone
+
+
+def _open_source(path: bytes) -> Root:
+    try:
+        return Root(path)
+    except OSError as error:
+        raise SourceMissingError(
+            f"{os.fsdecode(path)}: the source went away while it was backed up ({reason(error)})"
+        ) from error
+
+
+def _removed(differences: Iterable[Difference | Failure], gone: set[bytes]) -> Iterator[Difference | Failure]:
+    """Yield the differences as they are without the files that were removed after the scan had seen them."""
+    for one in differences:
+        if isinstance(one, Failure) or one.entry is None or one.entry.path not in gone:
+            yield one
+        elif one.previous is not None:
+            yield Difference(REMOVED, None, one.previous)
 
 
 def _to_read(differences: Iterable[Difference | Failure], contents: Contents) -> Iterator[Entry]:
@@ -246,7 +284,7 @@ class _Settling:
         counts = self._outcome.counts
         if self._parent is None or counts[NEW] or counts[CHANGED] or counts[REMOVED]:
             return True
-        if {failure.path for failure in self._outcome.failures} != self._since.keys():
+        if {_written(failure) for failure in self._outcome.failures} != self._since.keys():
             return True
         return self._created - self._parent.created >= _OLDEST_UNCHANGED
 
@@ -265,7 +303,8 @@ class _Settling:
         assert entry is not None
         result = self._good(self._results.get(entry.path, entry))
         if isinstance(result, Failure):
-            yield self._fail(result)
+            if not self._has_just_failed(result.path):
+                yield self._fail(result)
             if previous is not None and self._can_be_carried(previous):
                 yield self._count(carried(previous), CARRIED)
         elif difference.status == CARRIED:
@@ -301,11 +340,21 @@ class _Settling:
             self._outcome.nbytes += entry.nbytes
         return format_entry(entry, is_carried_forward=status == CARRIED)
 
+    def _has_just_failed(self, path: bytes) -> bool:
+        """Say whether the failure of a path is told: what is carried forward follows the scan's failure of it."""
+        failures = self._outcome.failures
+        return bool(failures) and failures[-1].path == path
+
     def _fail(self, failure: Failure) -> bytes:
         self._outcome.failures.append(failure)
         self._shared.progress.failure(failure)
-        since = self._since.get(failure.path, self._created.isoformat())
+        since = self._since.get(_written(failure), self._created.isoformat())
         return format_failed(FailedPath(failure.path, failure.error, since))
+
+
+def _written(failure: Failure) -> bytes:
+    """Return the path of a failure as the manifest has it."""
+    return failure.path[:FAILED_PATH_BOUND]
 
 
 def _publish(

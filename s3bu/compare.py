@@ -89,7 +89,7 @@ def _judge(found: Entry, previous: Entry, trust: Trust) -> Difference:
 def is_same(entry: Entry, previous: Entry) -> bool:
     """Say whether two entries of one path tell a reader the same.
 
-    The mtime of a directory or link alone is no change: a file that comes and goes would make a snapshot each time.
+    The mtime of anything but a file is no change alone: a file that comes and goes would make a snapshot each time.
     """
     if entry.kind != previous.kind or entry.mode != previous.mode:
         return False

@@ -27,7 +27,9 @@ def shown(name: bytes | str) -> str:
 def _escaped(character: str) -> str:
     if character == "\\":
         return "\\\\"
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+    # The lone surrogates from U+DC80 on stand for bytes of a name that are no text; others come from broken documents.
+    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", errors))
 
 
 def shown_line(text: str) -> str:
@@ -39,7 +41,7 @@ def format_nbytes(nbytes: int) -> str:
     """Return a size for a person: `0 B`, `1.5 KiB`, `3.0 GiB`."""
     size = float(nbytes)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
+        if size < 1023.95 or unit == "TiB":  # more would be rounded to 1,024.0
             break
         size /= 1024
     return f"{nbytes} B" if unit == "B" else f"{size:,.1f} {unit}"
@@ -97,10 +99,11 @@ class Console:
 
     def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
         """Begin a phase with bars of its own."""
+        name = shown_line(name)
         self._close_bars()
         self._done, self._totals, self._spoke = (0, 0), (files, nbytes), time.monotonic()
         if self._is_terminal:
-            self._open_bars(shown_line(name), files, nbytes)
+            self._open_bars(name, files, nbytes)
         elif files is not None:
             size = f", {format_nbytes(nbytes)}" if nbytes is not None else ""
             self._say(f"{name}: {counted(files, 'file')}{size}")

@@ -24,10 +24,10 @@ def fetch(repository: Repository, content_hash: str, nbytes: int | None, target:
     first = _Attempt(repository, key, content_hash, nbytes, is_packed=None)
     if first.run(target):
         return
-    if first.starts_like_gzip and _Attempt(repository, key, content_hash, nbytes, is_packed=not first.is_packed).run(
-        target
-    ):
-        return
+    if first.is_packed or first.starts_like_gzip:
+        second = _Attempt(repository, key, content_hash, nbytes, is_packed=not first.is_packed)
+        if second.run(target):
+            return
     raise IntegrityError(f"{key}: what is stored there is not the content of that name")
 
 

@@ -24,33 +24,34 @@ class Facts:
 
 
 class Remembered:
-    """The facts about the repository of that `Storage.identity`, in `home`; read once, written at each change."""
+    """The facts about the repository of that `Storage.identity`, in `home`; read again before each change of it."""
 
     def __init__(self, home: Path, identity: str) -> None:
         name = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
         self.path = home / "repositories" / f"{name}.json"
-        self.facts = self._load(identity)
+        self._identity = identity
+        self.facts = self._load()
 
-    def _load(self, identity: str) -> Facts:
+    def _load(self) -> Facts:
         try:
             facts = Facts(**json.loads(self.path.read_bytes()))
         except FileNotFoundError:
-            return Facts(identity)
+            return Facts(self._identity)
         except (OSError, ValueError, TypeError) as error:
             raise S3buError(
                 f"{self.path}: cannot be read ({error})",
                 hint="it holds the accepted recipients of the repository; compare them with `s3bu keys list`, "
                 "remove the file, and accept them again",
             ) from error
-        return replace(facts, repository=identity)
+        return replace(facts, repository=self._identity)
 
     def pin_recipients(self, fingerprint: str) -> None:
         """Keep the fingerprint of the recipients that backups may encrypt to from now on."""
-        self._save(replace(self.facts, recipients=fingerprint))
+        self._save(replace(self._load(), recipients=fingerprint))
 
     def keep_conditional_writes(self, *, has: bool) -> None:
         """Keep whether the storage refuses to create what is there already."""
-        self._save(replace(self.facts, has_conditional_writes=has))
+        self._save(replace(self._load(), has_conditional_writes=has))
 
     def _save(self, facts: Facts) -> None:
         partial = self.path.with_suffix(f".{os.getpid()}")

@@ -17,7 +17,7 @@ from operator import itemgetter
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
-from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, Owner
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, Owner
 from s3bu.progress import Failure
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,7 +35,7 @@ class SourceMissingError(S3buError):
 
 @dataclass(slots=True)
 class Left:
-    """What a scan passed over: special files by kind, and directories that were excluded by identity."""
+    """What a scan could not take whole: special files by kind, and directories that were excluded by identity."""
 
     special: Counter[str] = field(default_factory=Counter)
     excluded: list[bytes] = field(default_factory=list)
@@ -124,8 +124,8 @@ class Scan:
             return None
         except OSError as error:
             return Failure(path, reason(error)) if self._may_be_wanted(level, name, found) else None
-        self.left.special[_SPECIAL.get(kind, "unknown kind")] += 1
-        return None
+        self.left.special[_SPECIAL.get(kind, "file of unknown kind")] += 1
+        return _special(path, status)
 
     def _may_be_wanted(self, level: _Level, name: bytes, found: "os.DirEntry[str]") -> bool:
         """Say whether what could not be looked at concerns anyone, by the kind that the directory tells of it."""
@@ -160,6 +160,17 @@ class Scan:
         target = os.readlink(name, dir_fd=level.descriptor)
         owner = owner_of(status.st_uid, status.st_gid)
         return Entry(level.prefix + name, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner)
+
+
+def _special(path: bytes, status: os.stat_result) -> Entry | None:
+    """Return the entry of a FIFO or device; a socket is nothing without the program that listens on it."""
+    device = b"%d:%d" % (os.major(status.st_rdev), os.minor(status.st_rdev))
+    what = {stat.S_IFIFO: b"fifo", stat.S_IFCHR: b"char " + device, stat.S_IFBLK: b"block " + device}
+    target = what.get(stat.S_IFMT(status.st_mode))
+    if target is None:
+        return None
+    owner = owner_of(status.st_uid, status.st_gid)
+    return Entry(path, SPECIAL, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", target, owner)
 
 
 def _list(descriptor: int) -> list[tuple[bytes, "os.DirEntry[str]"]]:

@@ -49,6 +49,16 @@ class Stored:
     nbytes_sent: int
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A file that was removed since the scan saw it: no failure, and no entry either."""
+
+    path: bytes
+
+
+Result = Stored | Failure | Gone
+
+
 class Store:
     """Puts the contents of files that the repository does not have yet.
 
@@ -69,7 +79,7 @@ class Store:
         self._lock = threading.Lock()
         self._patience = Patience()
 
-    def store(self, root: Root, entries: Iterable[Entry]) -> Iterator[Stored | Failure]:
+    def store(self, root: Root, entries: Iterable[Entry]) -> Iterator[Result]:
         """Yield what came of each file, in no order; an error that no further file can escape ends it all."""
         batches = each(
             lambda batch: self._store(root, batch), _batches(entries), workers=WORKERS, give_up=self._give_up
@@ -80,15 +90,17 @@ class Store:
         self._stopping.set()
         self._storage.stop()
 
-    def _store(self, root: Root, batch: list[Entry]) -> list[Stored | Failure]:
+    def _store(self, root: Root, batch: list[Entry]) -> list[Result]:
         if batch[0].nbytes > PART_BOUND:
             return [self._read(root, batch[0], self._store_large)]
         nbytes = sum(entry.nbytes for entry in batch)
         with self._budget.claim(2 * nbytes + CHUNK):
             read = [self._read(root, entry, self._read_small) for entry in batch]
-            return self._put(read)
+            settled = self._put([one for one in read if not isinstance(one, _Grown)])
+        grown = [one.entry for one in read if isinstance(one, _Grown)]
+        return settled + [self._read(root, entry, self._store_large) for entry in grown]
 
-    def _read(self, root: Root, entry: Entry, take: "Callable[[_Source], T]") -> T | Failure:
+    def _read(self, root: Root, entry: Entry, take: "Callable[[_Source], T]") -> T | Failure | Gone:
         """Open a file and do something with it; one that changes meanwhile is tried three times."""
         try:
             for is_last_try in (False, False, True):
@@ -97,6 +109,8 @@ class Store:
                         return take(source)
                 except SourceChanged as error:
                     failure = Failure(entry.path, error.message)
+        except FileNotFoundError:
+            return Gone(entry.path)
         except OSError as error:
             return Failure(entry.path, reason(error))
         except StorageError as error:
@@ -130,8 +144,10 @@ class Store:
 
     # --- files that fit in memory
 
-    def _read_small(self, source: "_Source") -> "_Read":
-        """Read and hash a file, and encrypt it if it is to be sent."""
+    def _read_small(self, source: "_Source") -> "_Read | _Grown":
+        """Read and hash a file, and encrypt it if it is to be sent; one that outgrew what was claimed is put off."""
+        if source.has_grown:
+            return _Grown(source.scanned)
         plain = source.read()
         entry = source.entry(hashlib.sha256(plain).hexdigest())
         if not self._claim(entry.hash):
@@ -142,11 +158,11 @@ class Store:
         create = self._wants_create(entry.hash)
         return _Read(entry, Put(layout.content_key(entry.hash), body, metadata, create=create))
 
-    def _put(self, read: "list[_Read | Failure]") -> list[Stored | Failure]:
+    def _put(self, read: "list[_Read | Failure | Gone]") -> list[Result]:
         """Send what is to be sent, all at once, and say what came of each file."""
         puts = [one.put for one in read if isinstance(one, _Read) and one.put]
         errors = iter(self._storage.put_all(puts))
-        return [one if isinstance(one, Failure) else self._put_one(one, errors) for one in read]
+        return [self._put_one(one, errors) if isinstance(one, _Read) else one for one in read]
 
     def _put_one(self, read: "_Read", errors: Iterator[StorageError | None]) -> Stored | Failure:
         if read.put is None:
@@ -208,6 +224,13 @@ class _Read:
     put: Put | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Grown:
+    """A small file that is longer than the scan said: nobody knows how long it will be when it is read."""
+
+    entry: Entry
+
+
 def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Yield neighbours together as long as they are small: handing over costs as much as a file."""
     batch: list[Entry] = []
@@ -231,11 +254,12 @@ class _Source:
 
     def __init__(self, root: Root, entry: Entry, stopping: threading.Event, *, takes_growth: bool) -> None:
         self._descriptor = root.open_file(entry.path)
-        self._entry = entry
+        self.scanned = entry
         self._stopping = stopping
         self._takes_growth = takes_growth
         self._status = os.fstat(self._descriptor)
         self.nbytes = self._status.st_size
+        self.has_grown = self.nbytes > entry.nbytes
 
     def __enter__(self) -> "_Source":
         return self
@@ -246,7 +270,7 @@ class _Source:
     def entry(self, content_hash: str) -> Entry:
         """Return the entry of what was opened, which may be younger than what the scan saw."""
         status = self._status
-        return self._entry._replace(
+        return self.scanned._replace(
             nbytes=status.st_size, mtime_ns=status.st_mtime_ns, mode=status.st_mode & 0o777, hash=content_hash
         )
 

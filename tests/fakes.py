@@ -65,8 +65,9 @@ def write(path: Path, content: bytes = b"", *, mtime: float = OLD, mode: int = 0
 
 @dataclass(slots=True)
 class Listener:
-    """A `Progress` that keeps what it was told."""
+    """A `Progress` that keeps what it was told; `on_phase` is called with the name of each phase that begins."""
 
+    on_phase: Callable[[str], object] = lambda name: None
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
@@ -75,6 +76,7 @@ class Listener:
 
     def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
         self.phases.append(name)
+        self.on_phase(name)
 
     def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
         self.nfiles += files

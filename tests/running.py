@@ -7,6 +7,7 @@ process does matters: signals, memory, permissions. `tree` reads a directory by 
 import hashlib
 import io
 import os
+import random
 import shutil
 import signal
 import stat
@@ -296,3 +297,19 @@ class Scene:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encrypt_with_passphrase(plain, passphrase, work_factor=8))
         return key
+
+
+def backed_up(root: Path, *, big: int = 0) -> Scene:
+    """Make a scene whose source was backed up once: three small files, a link, and a `big` one of that length."""
+    scene = Scene(root)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        scene.enter(monkeypatch)
+        scene.make()
+        write_file(scene.source / "a", "content of a")
+        write_file(scene.source / "b", "content of b")
+        write_file(scene.source / "directory" / "c", "content of c")
+        (scene.source / "link").symlink_to("a")
+        if big:
+            write_file(scene.source / "big", random.Random(1).randbytes(big))
+        succeed("backup", scene.repository, scene.job)
+    return scene

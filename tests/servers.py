@@ -118,13 +118,13 @@ class _Answering(socketserver.StreamRequestHandler):
             return
         if b"100-continue" in head.lower():
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = self.rfile.read(_body_nbytes(head))
+        body = self.rfile.read(body_nbytes(head))
         server.heads.append(head)
         server.has_request.set()
         self.wfile.write(server.answer(head, body))
 
 
-def _body_nbytes(head: bytes) -> int:
+def body_nbytes(head: bytes) -> int:
     for line in head.lower().split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name == b"content-length":

@@ -12,6 +12,7 @@ from s3bu.errors import IntegrityError
 from s3bu.manifest import (
     DIRECTORY,
     FILE,
+    SPECIAL,
     SYMLINK,
     Entry,
     FailedPath,
@@ -488,14 +489,14 @@ def test_unknown_kinds_and_fields_are_skipped_with_one_warning() -> None:
     reader = reading(
         sealed(
             format_entry(a_file()),
-            b"@special path=p kind=fifo\n",
+            b"@hardlink path=p to=a\n",
             b"@meta path=a xattr.user.x=AA%3D%3D\n",
             b"@dir path=d mtime=1.000000000 mode=0755 colour=red\n",
             b"@\x1b[2J\n",
         )
     )
     assert list(reader) == [a_file(), Entry(b"d", DIRECTORY, 0, SECOND, 0o755)]
-    assert reader.warnings == [f"{KEY}: skipped what this version of s3bu does not know: @special, line 3"]
+    assert reader.warnings == [f"{KEY}: skipped what this version of s3bu does not know: @hardlink, line 3"]
 
 
 def test_a_warning_shows_an_unknown_name_escaped_and_short() -> None:
@@ -628,3 +629,15 @@ def test_failures_are_no_entries() -> None:
 def test_a_later_directory_takes_the_place_of_a_file_of_its_path() -> None:
     directory = Entry(b"a", DIRECTORY, 0, 0, 0o755)
     assert load_entries([a_file(b"b"), a_file(b"a", content_hash=OTHER_HASH), directory]) == [directory, a_file(b"b")]
+
+
+@pytest.mark.parametrize("what", [b"fifo", b"char 1:3", b"block 8:16"])
+def test_a_special_file_comes_back_as_it_was(what: bytes) -> None:
+    entry = Entry(b"dev/x y", SPECIAL, 0, -1_500_000_000, 0o4620, "", what, Owner(0, 6, "root", "disk"))
+    assert list(reading(sealed(format_entry(entry)))) == [entry]
+
+
+@pytest.mark.parametrize("line", [b"kind=socket mode=0600", b"kind=char mode=0600", b"kind=char device=1 mode=0600"])
+def test_a_special_file_of_no_known_kind_is_refused(line: bytes) -> None:
+    with pytest.raises(IntegrityError, match="line 2"):
+        list(reading(sealed(b"@special path=p " + line + b"\n")))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.errors import ObjectExists, ObjectNotFound, RepositoryNotFoundError, StorageError, StorageStopped
-from s3bu.storage import Storage
+from s3bu.storage import Put, Storage
 from s3bu.storage.memory import MemoryStorage
 from s3bu.storage.place import Place, S3Options, open_storage
 
@@ -146,6 +146,34 @@ def test_create_is_not_refused_for_the_sake_of_longer_keys(storage: Storage) -> 
     storage.put("x-longer", b"", {})
     storage.put("x", b"first", {}, create=True)
     assert keys(storage) == ["x", "x-longer"]
+
+
+def test_several_bodies_are_put_at_once(storage: Storage) -> None:
+    puts = [Put(f"data/{number}", b"%d" % number, {}) for number in range(50)]
+    assert storage.put_all(puts) == [None] * 50
+    assert {key: read(storage, key) for key in keys(storage)} == {one.key: one.body for one in puts}
+
+
+def test_nothing_is_put_at_once(storage: Storage) -> None:
+    assert storage.put_all([]) == []
+
+
+@pytest.mark.parametrize("is_probed", [False, True])
+def test_of_several_creates_those_are_refused_that_are_there(storage: Storage, is_probed: bool) -> None:
+    if is_probed:
+        probe(storage)
+    storage.put("b", b"first", {})
+    errors = storage.put_all([Put(key, b"second", {}, create=True) for key in "abc"])
+    assert [type(error) for error in errors] == [type(None), ObjectExists, type(None)]
+    assert {key: read(storage, key) for key in keys(storage)} == {"a": b"second", "b": b"first", "c": b"second"}
+
+
+def test_of_several_puts_an_impossible_key_fails_alone(storage: Storage) -> None:
+    if isinstance(storage, MemoryStorage):
+        pytest.skip("memory holds any key")
+    errors = storage.put_all([Put("a", b"", {}), Put("b//c", b"", {}), Put("d", b"", {})])
+    assert [error is None for error in errors] == [True, False, True]
+    assert keys(storage) == ["a", "d"]
 
 
 def test_of_eight_creates_at_once_one_wins(storage: Storage) -> None:
@@ -304,6 +332,7 @@ def test_a_missing_repository_is_said(absent: Storage) -> None:
     for call in (
         lambda: absent.open("x"),
         lambda: absent.put("x", b"", {}),
+        lambda: absent.put_all([Put("x", b"", {}), Put("y", b"", {})]),
         lambda: list(absent.list("")),
         lambda: absent.delete("x"),
     ):
@@ -432,6 +461,7 @@ def test_nothing_is_done_after_a_stop(storage: Storage) -> None:
     for call in (
         lambda: storage.open("x"),
         lambda: storage.put("x", b"", {}),
+        lambda: storage.put_all([Put("x", b"", {}), Put("y", b"", {})]),
         lambda: list(storage.list("")),
         lambda: storage.delete("x"),
         lambda: write(storage, "x", b"hello"),

@@ -4,9 +4,11 @@ import datetime
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,13 +31,14 @@ from s3bu.errors import (
     StorageStopped,
     UsageError,
 )
+from s3bu.storage import Put, part_nbytes
 from s3bu.storage.place import Place, S3Options
 from s3bu.storage.s3 import S3Storage
 from s3bu.storage.s3_connection import Address, Patience, address
-from s3bu.storage.s3_upload import part_nbytes
 from tests.servers import (
     ACCESS_KEY,
     FaultyServer,
+    body_nbytes,
     error_response,
     faulty_server,
     free_port,
@@ -156,6 +159,15 @@ def test_an_error_without_a_body_is_told_by_its_status(status: str, kind: type[S
         with pytest.raises(S3buError) as raised:
             storage.open("data/x")
         assert type(raised.value) is kind
+
+
+def test_of_several_puts_each_has_its_own_error() -> None:
+    def answer(head: bytes, body: bytes) -> bytes:
+        return error_response("403 Forbidden", "AccessDenied") if b"/data/b " in head else STORED
+
+    with faulty_server(answer) as server, opened(server.url) as storage:
+        errors = storage.put_all([Put(f"data/{name}", b"", {}) for name in "abc"])
+        assert [type(error) for error in errors] == [type(None), AccessDenied, type(None)]
 
 
 def test_a_key_that_looks_like_an_error_is_not_taken_for_one() -> None:
@@ -671,6 +683,7 @@ def test_a_stop_lets_a_reading_call_go() -> None:
 
 INTERRUPTED = """
 import signal, sys
+from s3bu.storage import Put, part_nbytes
 from s3bu.storage.place import Place, S3Options, open_storage
 storage = open_storage(Place("bucket", bucket="my-bucket"), S3Options(endpoint_url=sys.argv[1]))
 try:
@@ -751,6 +764,40 @@ def test_a_probe_understands_what_servers_say(answer: bytes, expected: bool) -> 
     with faulty_server(Answers([STORED], answer)) as server, opened(server.url, patience=HASTY) as storage:
         assert storage.probe("repo/probe") is expected
         assert storage.has_conditional_writes is expected
+
+
+@contextmanager
+def slow_server() -> Iterator[str]:
+    """Run a server that takes half a MiB in 0.3 s, and answers."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=serve_slowly, args=(listener,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def serve_slowly(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection, connection.makefile("rb") as stream:
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            left = body_nbytes(head)
+            while left > 0:
+                left -= len(stream.read(min(left, MIB // 2)))
+                time.sleep(0.3)
+            connection.sendall(STORED)
+
+
+def test_a_slow_line_does_not_break_a_put_off() -> None:
+    with slow_server() as url, opened(url, patience=Patience(connect=1, answer=1, retries=0)) as storage:
+        storage.put("x", bytes(4 * MIB), {})
 
 
 # Listings and objects of others

@@ -86,6 +86,8 @@ def restore(
             outcome = run(opened, plan, target, console)
         console.finish()
         _print_outcome(outcome)
+        if plan.special:
+            print(f"not made again: {counted(len(plan.special), 'special file')} (FIFOs, devices)")
     return 3 if outcome.failures else 0
 
 

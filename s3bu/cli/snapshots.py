@@ -1,5 +1,6 @@
 """`s3bu snapshots` and `s3bu ls`."""
 
+import os
 import stat
 import sys
 from datetime import datetime
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     from s3bu.manifest import Entry
     from s3bu.snapshots import Line
 
-_KINDS = {"file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_KINDS = {
+    "file": stat.S_IFREG,
+    "dir": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "fifo": stat.S_IFIFO,
+    "char": stat.S_IFCHR,
+    "block": stat.S_IFBLK,
+}
 
 
 def snapshots(
@@ -108,7 +116,8 @@ def ls(
 
 
 def _line(entry: "Entry") -> str:
-    mode = stat.filemode(_KINDS[entry.kind] | (entry.mode if entry.kind != "symlink" else 0o777))
+    kind = os.fsdecode(entry.target.partition(b" ")[0]) if entry.kind == "special" else entry.kind
+    mode = stat.filemode(_KINDS[kind] | (entry.mode if kind != "symlink" else 0o777))
     try:
         when = format_local(datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000).astimezone())
     except (OverflowError, ValueError, OSError):

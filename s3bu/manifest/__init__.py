@@ -21,6 +21,11 @@ FILE = "file"
 DIRECTORY = "dir"
 SYMLINK = "symlink"
 
+FAILED_PATH_BOUND = 15_000
+"""So many bytes of a path that failed stand in a manifest: one too long for an entry is named there too."""
+SPECIAL = "special"
+"""A FIFO or device: recorded, so that a restore can say what it does not bring back."""
+
 _SECOND = 1_000_000_000
 _BUFFER = 256 * 1024
 # The original gives up, silently, at a line of 64 KiB: stay well below it.
@@ -48,7 +53,7 @@ class Owner(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One file, directory or symbolic link of a snapshot.
+    """One file, directory, symbolic link or special file of a snapshot.
 
     A named tuple, not a frozen dataclass, since a snapshot has millions: it takes a third of the time to make.
 
@@ -57,7 +62,8 @@ class Entry(NamedTuple):
     read, and may be beyond 64 bits: only its seconds are bounded by them. Zero stands for "not known" as well as for
     1970, so compare never trusts it. `mode` is masked with 0o777 for files and 0o7777 for directories, and 0 for links.
     `hash` is 64 lower-case hex digits, or empty for a file that the original failed to read, a directory or a link.
-    `nbytes` is 0 for what is not a file, `target` empty for what is not a link, `owner` absent for files.
+    `nbytes` is 0 for what is not a file, `owner` absent for files. `target` is a link's; of a special file it is what
+    it is, `fifo`, `char 8:1` or `block 8:1` with the device's major and minor number, and empty for all else.
     """
 
     path: bytes
@@ -167,11 +173,20 @@ def format_entry(entry: Entry, *, is_carried_forward: bool = False) -> bytes:
         lines = _format_line(
             b"@symlink", path=entry.path, target=entry.target, mtime=mtime, **_owner_fields(entry.owner)
         )
+    elif entry.kind == SPECIAL:
+        lines = _format_special(entry)
     else:
         raise ValueError(f"no such kind of entry: {entry.kind!r}")
     if not entry.path or (len(lines) >= _WRITTEN_LINE_BOUND and not is_representable(entry)):
         raise ValueError(f"the path of an entry is empty or too long: {entry.path[:80]!r}")
     return lines
+
+
+def _format_special(entry: Entry) -> bytes:
+    kind, _, device = entry.target.partition(b" ")
+    fields = {"path": entry.path, "kind": kind} | ({"device": device} if device else {})
+    fields |= {"mtime": _format_time(entry.mtime_ns), "mode": b"0%o" % (entry.mode & 0o7777)}
+    return _format_line(b"@special", **fields, **_owner_fields(entry.owner))
 
 
 def _format_file(entry: Entry, is_carried_forward: bool) -> bytes:
@@ -186,12 +201,14 @@ def _format_file(entry: Entry, is_carried_forward: bool) -> bytes:
 
 
 def format_failed(failed: FailedPath) -> bytes:
-    """Give the `@fail` line; its parts are cut to 15,000 bytes, 1,000 and 100 characters, so that it always fits."""
+    """Give the `@fail` line; path, error and time are cut, so that it always fits."""
     path, error, since = failed
-    return _format_line(b"@fail", path=path[:15_000], error=_encode(error[:1_000]), since=_encode(since[:100]))
+    return _format_line(
+        b"@fail", path=path[:FAILED_PATH_BOUND], error=_encode(error[:1_000]), since=_encode(since[:100])
+    )
 
 
-def _format_line(kind: bytes, **fields: bytes) -> bytes:
+def _format_line(kind: bytes, /, **fields: bytes) -> bytes:
     return kind + b"".join(b" %b=%b" % (name.encode(), escape(value)) for name, value in fields.items()) + b"\n"
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from s3bu.errors import IntegrityError
-from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, FailedPath, Header, Owner, escape, unescape
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Header, Owner, escape, unescape
 
 _SECOND = 1_000_000_000
 _BLOCK = 256 * 1024
@@ -27,6 +27,7 @@ _HEADER = re.compile(rb"#s3bu ([0-9]{1,9}) (.+)")
 _WHOLE = re.compile(rb"[0-9]{1,19}")
 _MODE = re.compile(rb"0[0-7]{0,4}")
 _TIME = re.compile(rb"(-?[0-9]{1,19})\.([0-9]{9})")
+_SPECIAL = re.compile(rb"fifo|(?:char|block) [0-9]{1,10}:[0-9]{1,10}")
 _TIMESTAMP = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|\+00:00)")
 
 _T = TypeVar("_T")
@@ -243,6 +244,14 @@ def _parse_symlink(fields: _Fields) -> Entry:
     return Entry(path, SYMLINK, 0, mtime_ns, 0, target=target, owner=_parse_owner(fields))
 
 
+def _parse_special(fields: _Fields) -> Entry:
+    path, mtime_ns, mode = _parse_path(fields), _parse_time(fields.get(b"mtime", b"0.000000000")), fields[b"mode"]
+    what = b" ".join(filter(None, (fields[b"kind"], fields.get(b"device"))))
+    if not _MODE.fullmatch(mode) or not _SPECIAL.fullmatch(what):
+        raise ValueError("not a special file")
+    return Entry(path, SPECIAL, 0, mtime_ns, int(mode, 8), target=what, owner=_parse_owner(fields))
+
+
 def _parse_meta(fields: _Fields) -> None:
     # That a time of zero is the true one changes nothing for a reader: compare trusts no zero, restore takes each.
     _parse_path(fields)
@@ -289,6 +298,7 @@ _TRAILER_FIELDS = {b"entries", b"sha256"}
 _EXTENSIONS: dict[bytes, tuple[Callable[[_Fields], Entry | FailedPath | None], set[bytes]]] = {
     b"@dir": (_parse_directory, {b"path", b"mtime", b"mode", *_OWNER}),
     b"@symlink": (_parse_symlink, {b"path", b"target", b"mtime", *_OWNER}),
+    b"@special": (_parse_special, {b"path", b"kind", b"device", b"mtime", b"mode", *_OWNER}),
     b"@meta": (_parse_meta, {b"path", b"mtime"}),
     b"@fail": (_parse_failed, {b"path", b"error", b"since"}),
 }

@@ -4,13 +4,16 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from s3bu.errors import S3buError
+
 RECIPIENTS = "repo/recipients.txt"
 FURTHER_RECIPIENTS = "repo/recipients-s3bu.txt"
 
 _MANIFEST = re.compile(
-    r"manifests/(?P<job>[^/]+)/(?P<label>.+)/(?P=job)-(?P=label)-(?P<day>\d{4}-\d\d-\d\d)-(?P<second>\d{5})\.csv\.gz"
+    r"manifests/(?P<job>[^/]+)/(?P<label>.+)/(?P=job)-(?P=label)-(?P<day>\d{4}-\d\d-\d\d)-(?P<second>\d{5})\.csv\.gz",
+    re.ASCII,
 )
-_JOB = re.compile(r"jobs/(?P<job>[^/]+)/(?P=job)-(?P<version>\d{3,9})\.yml")
+_JOB = re.compile(r"jobs/(?P<job>[^/]+)/(?P=job)-(?P<version>[0-9]{3}|[1-9][0-9]{3,8})\.yml")
 _CONTENT = re.compile(r"data/(?P<start>[0-9a-f]{4})/(?P<hash>(?P=start)[0-9a-f]{60})")
 
 
@@ -54,7 +57,7 @@ def next_manifest_key(job: str, label: str, newest: ManifestKey | None, now: dat
     """Return the key for a manifest made at local time `now`, which always sorts after `newest`.
 
     Where the clock does not do that (set back, or another machine's is ahead), the newest key's seconds go on
-    counting, beyond those of a day if need be, and after 99999 on the next date.
+    counting, beyond those of a day if need be, and after 99999 on the next date. `S3buError` at the end of the calendar.
     """
     second = now.hour * 3600 + now.minute * 60 + now.second
     key = ManifestKey(job, label, now.date(), second)
@@ -62,6 +65,8 @@ def next_manifest_key(job: str, label: str, newest: ManifestKey | None, now: dat
         return key
     if newest.second < 99999:
         return ManifestKey(job, label, newest.day, newest.second + 1)
+    if newest.day == date.max:
+        raise S3buError(f"{newest}: no key can come after this one", hint="no clock made it; remove that object")
     return ManifestKey(job, label, newest.day + timedelta(days=1), 0)
 
 

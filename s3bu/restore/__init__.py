@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from s3bu.errors import IntegrityError, NoIdentityError, S3buError, StorageError
 from s3bu.fetch import fetch
-from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry
 from s3bu.parallel import Budget, each
 from s3bu.patience import Patience
 from s3bu.progress import Failure, Progress
@@ -25,15 +25,21 @@ from s3bu.storage import PART_BOUND, ObjectStat
 WORKERS = 16
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 _CHUNK = 1024 * 1024
+_UNOPENED_BOUND = 50
+"""After so many contents that no identity opened, and none that one did, the identities are taken to be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What of a snapshot is to be written, in order; `failures` are the paths that cannot come back."""
+    """What of a snapshot is to be written, in order; `failures` are the paths that cannot come back.
+
+    `special` are FIFOs and devices: the snapshot knows of them, and they are not made.
+    """
 
     directories: list[Entry]
     files: list[Entry]
     links: list[Entry]
+    special: list[Entry]
     failures: list[Failure]
 
     @property
@@ -59,8 +65,8 @@ def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -
 
     Paths that would leave the target, files that were never read, and what the run failed to back up are failures.
     """
-    plan = Plan([], [], [], [])
-    lists = {DIRECTORY: plan.directories, FILE: plan.files, SYMLINK: plan.links}
+    plan = Plan([], [], [], [], [])
+    lists = {DIRECTORY: plan.directories, FILE: plan.files, SYMLINK: plan.links, SPECIAL: plan.special}
     present = set()
     for entry in snapshot.entries:
         if pattern is not None and not pattern.search(entry.path):
@@ -124,6 +130,8 @@ class _Restore:
         self._outcome = Outcome()
         self._budget = Budget(BYTES_IN_FLIGHT)
         self._patience = Patience()
+        self._unopened: list[NoIdentityError] = []
+        self._has_opened = False
 
     def run(self) -> Outcome:
         for failure in self._plan.failures:
@@ -153,17 +161,20 @@ class _Restore:
         return True
 
     def _write_files(self) -> None:
-        by_hash: dict[str, list[Entry]] = {}
+        # By length too: where a row lies about it, only that row fails.
+        by_content: dict[tuple[str, int], list[Entry]] = {}
         for entry in self._plan.files:
-            by_hash.setdefault(entry.hash, []).append(entry)
-        if by_hash:
+            by_content.setdefault((entry.hash, entry.nbytes), []).append(entry)
+        if by_content:
             # A missing or open file of identities is the whole run's error, not each file's.
             _ = self._repository.keyring.identities
         self._progress.phase("restoring", files=len(self._plan.files), nbytes=self._plan.nbytes)
         for written in each(
-            self._write_content, by_hash.values(), workers=WORKERS, give_up=self._repository.storage.stop
+            self._write_content, by_content.values(), workers=WORKERS, give_up=self._repository.storage.stop
         ):
             self._count(written)
+        if self._unopened and not (self._outcome.nfiles or self._outcome.nright):
+            raise self._unopened[0]
 
     def _count(self, written: "_Written") -> None:
         for entry in written.entries:
@@ -188,6 +199,7 @@ class _Restore:
             else:
                 self._write_large(wanted, written)
             self._patience.reward()
+            self._has_opened = True
         except (IntegrityError, StorageError, NoIdentityError) as error:
             self._judge(error)
             done = {entry.path for entry in written.entries} | {failure.path for failure in written.failures}
@@ -195,11 +207,16 @@ class _Restore:
         return written
 
     def _judge(self, error: S3buError) -> None:
-        """Raise what ends the run: a storage that is gone, or identities that have opened nothing so far."""
+        """Raise what ends the run: a storage that is gone, or identities that open nothing of many contents.
+
+        One content that no identity opens may be of other recipients than the rest, or have a broken header.
+        """
         if isinstance(error, StorageError):
             self._patience.judge(error)
-        if isinstance(error, NoIdentityError) and not self._outcome.nfiles:
-            raise error
+        if isinstance(error, NoIdentityError):
+            self._unopened.append(error)
+            if len(self._unopened) >= _UNOPENED_BOUND and not self._has_opened:
+                raise error
 
     def _is_settled(self, entry: Entry, written: "_Written") -> bool:
         try:

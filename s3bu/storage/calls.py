@@ -64,6 +64,9 @@ class Calls:
             # Ctrl-C in the waiting thread: nobody is left to want the answer.
             future.cancel()
             raise
+        finally:
+            # Or else an error would hold on to itself by its traceback, and to the body that was to be put.
+            del future
 
     def start(self, call: Callable[[], T]) -> Work[T]:
         """Begin a blocking call."""

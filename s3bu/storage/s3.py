@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import obstore
 from obstore.store import S3Store
 
-from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError
+from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError, StorageStopped
 from s3bu.storage import ObjectStat, Put
 from s3bu.storage.calls import Calls
 from s3bu.storage.place import Place, S3Options
@@ -80,28 +80,26 @@ class S3Storage:
 
     def put(self, key: str, body: bytes, metadata: Mapping[str, str], *, create: bool = False) -> None:
         """Store a body that fits in memory; it is confirmed when this returns."""
-        if create and not self.has_conditional_writes:
-            request = self._request("s3:PutObject", key)
-            if self._look(request.key) is not None:
-                raise ObjectExists(f"{request.url} is there already")
-            create = False
-        for error in self.put_all([Put(key, body, metadata, create)]):
-            if error is not None:
-                raise error
+        (error,) = self.put_all([Put(key, body, metadata, create)])
+        if error is not None:
+            raise error
 
     def put_all(self, puts: Sequence[Put]) -> list[StorageError | None]:
         """Store bodies, all under way at once; one hand-over to the loop serves them all."""
-        if not puts:
-            return []
-        requests = [self._request("s3:PutObject", one.key) for one in puts]
+        errors = [self._refused(one) for one in puts]
+        sent = [one for one, error in zip(puts, errors, strict=True) if error is None]
+        if not sent:
+            return errors
         store = self._made_stores().writing
 
         async def put_all() -> list[StorageError | None]:
-            return await asyncio.gather(*map(partial(self._put, store), requests, puts))
+            return await asyncio.gather(*map(partial(self._put, store), sent))
 
-        errors = self._calls.run(put_all)
-        self._connection.has_answered = True
-        return errors
+        answers = self._calls.run(put_all)
+        if None in answers:
+            self._connection.has_answered = True
+        rest = iter(answers)
+        return [next(rest) if error is None else error for error in errors]
 
     def writer(self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False) -> S3Upload:
         """Return a writer of parts, three of which may be under way at once."""
@@ -161,7 +159,20 @@ class S3Storage:
         self._stores = None
         self._connection.close()
 
-    async def _put(self, store: S3Store, request: Request, one: Put) -> StorageError | None:
+    def _refused(self, one: Put) -> StorageError | None:
+        """Return why a body is not even sent: for its key, or since it would replace what it must not."""
+        try:
+            request = self._request("s3:PutObject", one.key)
+            if one.create and not self.has_conditional_writes and self._look(request.key) is not None:
+                raise ObjectExists(f"{request.url} is there already")
+        except StorageStopped:
+            raise
+        except StorageError as error:
+            return error
+        return None
+
+    async def _put(self, store: S3Store, one: Put) -> StorageError | None:
+        request = self._request("s3:PutObject", one.key)
         for attempt in range(_CONFLICT_ATTEMPTS):
             try:
                 await self._put_once(store, request, one)
@@ -187,7 +198,7 @@ class S3Storage:
                     request.key,
                     one.body,
                     attributes=dict(one.metadata),
-                    mode="create" if one.create else "overwrite",
+                    mode="create" if one.create and self.has_conditional_writes else "overwrite",
                     use_multipart=False,
                 )
         finally:

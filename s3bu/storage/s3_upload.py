@@ -4,9 +4,11 @@ The parts go through boto3: obstore's are fixed in size, which ends at 48.8 GiB,
 conditional.
 """
 
+import base64
 import hashlib
-import math
+import io
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,14 +17,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from s3bu.errors import ObjectExists, StorageError
-from s3bu.storage import PART_BOUND, ObjectStat
+from s3bu.storage import PARTS_IN_FLIGHT, ObjectStat, part_nbytes
 from s3bu.storage.calls import Calls, Work
 from s3bu.storage.s3_connection import Connection
 from s3bu.storage.s3_errors import FAULTS, Request, code_of, fault
 
-_MIB = 1024 * 1024
-_PARTS_PLANNED = 9000
-_PARTS_IN_FLIGHT = 3
 # A stop has 10 s in all: parts under way, then the abort, then once more.
 _FLIGHT_SECONDS = 3.0
 _DISCARD_SECONDS = 3.0
@@ -43,9 +42,8 @@ class Target:
     put: Callable[[bytes], None]
 
 
-def part_nbytes(nbytes: int) -> int:
-    """Return the size of a part for a body of that length, in whole MiB: S3 allows 10,000 parts."""
-    return max(PART_BOUND, math.ceil(nbytes / _PARTS_PLANNED / _MIB) * _MIB)
+def _crc32(body: memoryview) -> str:
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
 
 
 class S3Upload:
@@ -56,7 +54,7 @@ class S3Upload:
         self._calls = calls
         self._target = target
         self._part_nbytes = part_nbytes(nbytes)
-        self._part = bytearray()
+        self._part = io.BytesIO()
         self._beginning: Work[str] | None = None
         self._flying: deque[Work[dict[str, Any]]] = deque()
         self._parts: list[dict[str, Any]] = []
@@ -67,10 +65,9 @@ class S3Upload:
         self._refuse_when_over()
         rest = memoryview(chunk)
         while rest:
-            room = self._part_nbytes - len(self._part)
-            self._part += rest[:room]
-            rest = rest[room:]
-            if len(self._part) == self._part_nbytes:
+            taken = self._part.write(rest[: self._part_nbytes - self._part.tell()])
+            rest = rest[taken:]
+            if self._part.tell() == self._part_nbytes:
                 self._send()
         return len(chunk)
 
@@ -81,9 +78,9 @@ class S3Upload:
         """Make the object appear; `ObjectExists` where it was to be created and is there."""
         self._refuse_when_over()
         if self._beginning is None:
-            self._target.put(bytes(self._part))
+            self._target.put(self._part.getvalue())
         else:
-            if self._part:
+            if self._part.tell():
                 self._send()
             self._land(0)
             self._complete(self._calls.wait(self._beginning))
@@ -94,7 +91,7 @@ class S3Upload:
         if self._is_over:
             return
         self._is_over = True
-        self._part = bytearray()
+        self._part = io.BytesIO()
         if self._beginning is not None:
             self._take_back(self._beginning)
 
@@ -118,9 +115,9 @@ class S3Upload:
             self._refuse_existing()
             self._beginning = self._calls.start(self._begin)
         upload_id = self._calls.wait(self._beginning)
-        self._land(_PARTS_IN_FLIGHT - 1)
+        self._land(PARTS_IN_FLIGHT - 1)
         number = len(self._parts) + len(self._flying) + 1
-        body, self._part = self._part, bytearray()
+        body, self._part = self._part, io.BytesIO()
         self._flying.append(self._calls.start(partial(self._put_part, upload_id, number, body)))
 
     def _land(self, still_flying: int) -> None:
@@ -129,15 +126,16 @@ class S3Upload:
             self._flying.popleft()
 
     def _begin(self) -> str:
-        metadata = dict(self._target.metadata)
-        answer = self._asked("create_multipart_upload", Metadata=metadata, **self._checksum())
+        checksum = {"ChecksumAlgorithm": "CRC32"} if self._connection.has_checksums else {}
+        answer = self._asked("create_multipart_upload", Metadata=dict(self._target.metadata), **checksum)
         upload_id: str = answer["UploadId"]
         return upload_id
 
-    def _put_part(self, upload_id: str, number: int, body: bytearray) -> dict[str, Any]:
-        answer = self._asked("upload_part", UploadId=upload_id, PartNumber=number, Body=body, **self._checksum())
-        names = ("ETag", "ChecksumCRC32")
-        return {"PartNumber": number} | {name: answer[name] for name in names if name in answer}
+    def _put_part(self, upload_id: str, number: int, body: io.BytesIO) -> dict[str, Any]:
+        body.seek(0)
+        checksum = {"ChecksumCRC32": _crc32(body.getbuffer())} if self._connection.has_checksums else {}
+        answer = self._asked("upload_part", UploadId=upload_id, PartNumber=number, Body=body, **checksum)
+        return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
 
     def _complete(self, upload_id: str) -> None:
         self._refuse_existing()
@@ -170,9 +168,6 @@ class S3Upload:
     def _refuse_existing(self) -> None:
         if self._target.refuses_existing and self._target.look() is not None:
             raise ObjectExists(f"{self._target.request.url} is there already")
-
-    def _checksum(self) -> dict[str, str]:
-        return {"ChecksumAlgorithm": "CRC32"} if self._connection.has_checksums else {}
 
     def _asked(self, operation: str, **arguments: Any) -> dict[str, Any]:
         try:

@@ -2,7 +2,6 @@
 
 import os
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -53,7 +52,6 @@ def make_large_files(root: Path, number: int, nbytes: int, *, seed: int = 2) -> 
 
 def timed(command: list[str], environment: dict[str, str]) -> Cost:
     """Run a command to its end and return its cost; one that fails ends the benchmark."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -61,7 +59,6 @@ def timed(command: list[str], environment: dict[str, str]) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{command} failed with {process.returncode}")
-    del before
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 

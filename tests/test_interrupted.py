@@ -1,0 +1,390 @@
+"""Runs that are stopped, killed, or meet a full disk, a closed directory or a source in motion: nothing is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3bu.backup import Options, Outcome
+from s3bu.backup import run as run_backup
+from s3bu.cli.opening import NOTHING_COMMON, load_job, open_repository
+from s3bu.progress import Silent
+from tests.running import (
+    IS_CI,
+    IS_ROOT,
+    SECONDS,
+    Scene,
+    backed_up,
+    program,
+    run,
+    started,
+    succeed,
+    tree,
+    without_override,
+    write_file,
+    write_job,
+)
+
+MIB = 1024 * 1024
+SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return backed_up(tmp_path_factory.mktemp("first") / "scene")
+
+
+@pytest.fixture
+def scene(first: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return first.copy(tmp_path / "scene", monkeypatch)
+
+
+def await_that(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# --- a backup is stopped
+
+
+@pytest.fixture
+def long_source(tmp_path: Path) -> Path:
+    """A source that takes far longer to store than it takes to stop: small files, middling ones, and a huge one."""
+    for number in range(300):
+        write_file(tmp_path / "source" / f"small-{number}", f"content {number}")
+    for name, nbytes in {"middling": 64 * MIB, "huge": 8192 * MIB}.items():
+        with (tmp_path / "source" / name).open("wb") as file:
+            file.truncate(nbytes)
+    return tmp_path / "source"
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+@pytest.mark.parametrize("server", ["moto", "rclone"])
+def test_a_backup_that_is_stopped_publishes_nothing_and_leaves_no_upload_open(
+    server: str,
+    number: signal.Signals,
+    code: int,
+    word: str,
+    request: pytest.FixtureRequest,
+    long_source: Path,
+    make_bucket: Callable[[str], str],
+    make_client: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = request.getfixturevalue(f"{server}_url")
+    bucket, client = make_bucket(url), make_client(url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    succeed("init", bucket)
+    with started("backup", bucket, write_job(long_source.parent / "home.yml", {"src": long_source})) as program:
+        await_that(lambda: client.list_multipart_uploads(Bucket=bucket).get("Uploads"))
+        program.send(number)
+        result = program.end()
+    assert (result.code, result.errors) == (code, [f"error: {word}"])
+    assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+    assert not any(".csv.gz" in one["Key"] for one in client.list_objects_v2(Bucket=bucket)["Contents"])
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_a_backup_into_a_directory_that_is_stopped_leaves_no_temporary_file(
+    number: signal.Signals, code: int, word: str, long_source: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    succeed("init", repository)
+    with started("backup", repository, write_job(tmp_path / "home.yml", {"src": long_source})) as program:
+        await_that(lambda: list((repository / ".s3bu-tmp").glob("*")))
+        program.send(number)
+        result = program.end()
+    assert (result.code, result.errors) == (code, [f"error: {word}"])
+    assert list((repository / ".s3bu-tmp").iterdir()) == []
+    assert list((repository / "manifests").rglob("*.csv.gz")) == []
+
+
+def test_a_backup_that_was_killed_is_finished_by_the_next_one(tmp_path: Path, long_source: Path) -> None:
+    repository, job = tmp_path / "repository", write_job(tmp_path / "home.yml", {"src": long_source})
+    succeed("init", repository)
+    with started("backup", repository, job) as program:
+        await_that(lambda: list((repository / "data").glob("*/*")))
+        program.send(signal.SIGKILL)
+        program.end()
+    stored = len(list((repository / "data").glob("*/*")))
+    (long_source / "huge").unlink()
+    succeed("backup", repository, job)
+    succeed("restore", repository, "home/src", tmp_path / "target")
+    assert 0 < stored < 302
+    assert tree(tmp_path / "target") == tree(long_source)
+
+
+# --- a restore is stopped
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A snapshot that takes a while to restore: one large file that comes first, and many small ones."""
+    scene = Scene(tmp_path_factory.mktemp("large") / "scene")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        scene.enter(monkeypatch)
+        scene.make()
+        for number in range(400):
+            write_file(scene.source / "small" / str(number), f"content {number}")
+        with (scene.source / "a-large-one").open("wb") as file:
+            file.truncate(400 * MIB)
+        succeed("backup", scene.repository, scene.job)
+    return scene
+
+
+@pytest.fixture
+def machine(large: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Return the large scene with a target of its own; its repository is shared, and only read."""
+    large.enter(monkeypatch)
+    shutil.rmtree(large.target, ignore_errors=True)
+    return large
+
+
+def restored(scene: Scene) -> list[str]:
+    return [name for name in os.listdir(scene.target / "small") if not name.startswith(".s3bu-")]
+
+
+@contextmanager
+def restoring(scene: Scene, number: signal.Signals) -> Iterator[int]:
+    """Stop a restore when it has written some files; yields its exit code."""
+    with started("restore", scene.repository, "home/src", scene.target) as program:
+        await_that(lambda: (scene.target / "small").exists() and len(restored(scene)) > 20)
+        program.send(number)
+        yield program.end().code
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_restore_that_is_stopped_leaves_only_whole_files(machine: Scene, number: signal.Signals, code: int) -> None:
+    with restoring(machine, number) as seen:
+        assert seen == code
+    after, before = tree(machine.target), tree(machine.source)
+    assert not any(b".s3bu-" in path for path in after)
+    assert 20 < len(after) < len(before)
+    assert all(after[path].content == before[path].content for path in after)
+
+
+def test_a_restore_that_was_killed_is_finished_with_what_is_missing_alone(
+    machine: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with restoring(machine, signal.SIGKILL) as seen:
+        assert seen == -signal.SIGKILL
+    done = restored(machine)
+    shutil.copytree(machine.repository, tmp_path / "repository")
+    for name in done:
+        # What is there already cannot be fetched again, so it must not be asked for.
+        Scene(tmp_path).object_of(f"content {name}").unlink()
+    result = run("restore", tmp_path / "repository", "home/src", machine.target, "-f")
+    assert (result.code, result.errors) == (0, [])
+    assert f"{len(done)} files were right already" in result.out
+    assert tree(machine.target) == tree(machine.source)
+
+
+# --- a disk is full
+
+
+@contextmanager
+def small_disk(path: Path, mib: int) -> Iterator[Path]:
+    """Mount a file system of so many MiB; without the right to do so the test is skipped, but not under CI."""
+    path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", path], capture_output=True, check=False
+    )
+    if mounted.returncode != 0 and not IS_CI:
+        pytest.skip(f"only root can mount a small disk: {os.fsdecode(mounted.stderr).strip()}")
+    mounted.check_returncode()
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture
+def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A source of 4 MiB in files of different sizes, one of them larger than one put takes."""
+    scene = Scene(tmp_path / "scene")
+    scene.enter(monkeypatch)
+    scene.make()
+    for number in range(40):
+        write_file(scene.source / f"{number:02}", bytes([number]) * 50_000)
+    write_file(scene.source / "zz-large", bytes(9 * MIB))
+    return scene
+
+
+def test_a_restore_onto_a_full_disk_keeps_what_is_whole_and_can_be_finished(filled: Scene) -> None:
+    succeed("backup", filled.repository, filled.job)
+    with small_disk(filled.target, 1) as disk:
+        result = filled.restore()
+        assert result.code == 1
+        assert result.errors[0] == "error: the target cannot take more: no space left on device"
+        assert "run the same command again with -f" in result.errors[1]
+        before, partly = tree(filled.source), tree(disk)
+        assert all(partly[path] == before[path] for path in partly)
+        subprocess.run(["mount", "-o", "remount,size=30m", disk], check=True)
+        succeed("restore", filled.repository, "home/src", disk, "-f")
+        assert tree(disk) == before
+
+
+def test_a_backup_onto_a_full_disk_publishes_nothing_and_can_be_finished(filled: Scene) -> None:
+    shutil.move(filled.repository, filled.root / "aside")
+    with small_disk(filled.repository, 1) as disk:
+        shutil.copytree(filled.root / "aside", disk, dirs_exist_ok=True)
+        result = filled.backup()
+        assert result.code == 1
+        assert any("no space is left" in line for line in result.errors)
+        assert filled.manifests() == []
+        assert list((disk / ".s3bu-tmp").iterdir()) == []
+        subprocess.run(["mount", "-o", "remount,size=30m", disk], check=True)
+        succeed("backup", filled.repository, filled.job)
+        succeed("restore", filled.repository, "home/src", filled.target)
+        assert tree(filled.target) == tree(filled.source)
+
+
+# --- what may not be read
+
+
+def backup_without_rights(scene: Scene, *options: str) -> tuple[int, list[str], str]:
+    result = program("backup", scene.repository, scene.job, *options, prefix=without_override())
+    return result.code, result.errors, result.out
+
+
+@pytest.mark.parametrize(("closed", "kept"), [("a", b"a"), ("directory", b"directory/c")])
+def test_what_cannot_be_read_is_named_and_its_last_state_is_kept(scene: Scene, closed: str, kept: bytes) -> None:
+    before = tree(scene.source)
+    (scene.source / closed).chmod(0)
+    write_file(scene.source / "new", "new")
+    os.utime(scene.source / closed, (1_650_000_000, 1_650_000_000))
+    code, errors, out = backup_without_rights(scene)
+    assert (code, errors) == (3, [f"error: {closed}: permission denied"])
+    assert "carried forward" in out
+    result = scene.restore()
+    assert result.code == 3
+    assert f"error: {closed}: an older state, since it failed to be backed up: permission denied" in result.errors
+    assert tree(scene.target)[kept].content == before[kept].content
+    assert (scene.target / "new").read_text() == "new"
+
+
+@pytest.mark.parametrize("closed", ["a", "directory"])
+def test_what_can_be_read_again_is_backed_up_again(scene: Scene, closed: str) -> None:
+    mode = (scene.source / closed).stat().st_mode
+    os.utime(scene.source / closed, (1_650_000_000, 1_650_000_000))
+    (scene.source / closed).chmod(0)
+    assert backup_without_rights(scene)[0] == 3
+    (scene.source / closed).chmod(mode)
+    assert backup_without_rights(scene)[:2] == (0, [])
+    succeed("restore", scene.repository, "home/src", scene.target)
+    assert tree(scene.target) == tree(scene.source)
+
+
+def test_what_could_never_be_read_is_named_and_is_no_entry(scene: Scene) -> None:
+    write_file(scene.source / "closed", "closed", mode=0)
+    assert backup_without_rights(scene)[:2] == (3, ["error: closed: permission denied"])
+    result = scene.restore()
+    assert (result.code, result.errors) == (
+        3,
+        ["error: closed: not in the snapshot, since it failed to be backed up: permission denied"],
+    )
+    assert tree(scene.target).keys() == tree(scene.source).keys() - {b"closed"}
+
+
+def test_the_same_failure_again_is_said_again_but_makes_no_snapshot(scene: Scene) -> None:
+    write_file(scene.source / "closed", "closed", mode=0)
+    backup_without_rights(scene)
+    manifests = scene.manifests()
+    code, errors, out = backup_without_rights(scene)
+    assert (code, errors) == (3, ["error: closed: permission denied"])
+    assert "no change" in out
+    assert scene.manifests() == manifests
+
+
+def test_a_source_that_cannot_be_listed_is_not_taken_for_empty(scene: Scene) -> None:
+    scene.source.chmod(0)
+    code, errors, _ = backup_without_rights(scene, "--accept-deletions")
+    scene.source.chmod(0o755)
+    assert code == 3
+    assert errors[0] == f"error: {scene.source}: the source cannot be opened (permission denied)"
+    assert len(scene.manifests()) == 1
+
+
+def test_a_directory_of_the_target_that_is_closed_fails_its_files_alone(scene: Scene) -> None:
+    (scene.target / "directory").mkdir(parents=True, mode=0o555)
+    write_file(scene.target / "directory" / "c", "mine")
+    (scene.target / "directory").chmod(0o555)
+    assert scene.restore("-o").code == 0  # its owner may open it
+    assert (scene.target / "directory" / "c").read_text() == "content of c"
+
+
+# --- a source in motion
+
+
+class Meddling(Silent):
+    """A `Progress` that changes the source between the scan and the reading."""
+
+    def __init__(self, meddle: Callable[[], object]) -> None:
+        self._meddle = meddle
+
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+        if name == "storing":
+            self._meddle()
+
+
+def back_up_while(scene: Scene, meddle: Callable[[Path], object]) -> Outcome:
+    """Back up a source to which something happens right after it was scanned."""
+    for name in ("m-new", "z-stays"):
+        write_file(scene.source / name, f"content of {name}")
+    write_file(scene.source / "a", "new content of a")
+    with open_repository(str(scene.repository), NOTHING_COMMON) as repository:
+        job, _ = load_job(repository, str(scene.job))
+        progress = Meddling(lambda: meddle(scene.source))
+        (outcome,) = run_backup(repository, job, job.sources, Options(host="here"), progress)
+    return outcome
+
+
+def make_fifo(source: Path) -> None:
+    (source / "m-new").unlink()
+    os.mkfifo(source / "m-new")
+
+
+def make_link(source: Path) -> None:
+    (source / "m-new").unlink()
+    (source / "m-new").symlink_to("/etc/passwd")
+
+
+def make_directory(source: Path) -> None:
+    (source / "m-new").unlink()
+    write_file(source / "m-new" / "inside", "inside")
+
+
+@pytest.mark.parametrize("meddle", [make_fifo, make_link, make_directory])
+def test_a_file_that_became_something_else_is_a_failure(scene: Scene, meddle: Callable[[Path], object]) -> None:
+    outcome = back_up_while(scene, meddle)
+    assert [failure.path for failure in outcome.failures] == [b"m-new"]
+    scene.restore()
+    assert b"m-new" not in tree(scene.target)
+    assert (scene.target / "z-stays").exists()
+
+
+def test_a_file_that_became_another_is_backed_up_as_it_is_then(scene: Scene) -> None:
+    outcome = back_up_while(scene, lambda source: write_file(source / "m-new", "longer, and of another time", mtime=7))
+    assert outcome.failures == []
+    succeed("restore", scene.repository, "home/src", scene.target)
+    assert tree(scene.target) == tree(scene.source)
+
+
+def test_a_directory_that_became_a_link_leads_nowhere(scene: Scene) -> None:
+    def meddle(source: Path) -> None:
+        (source / "n").rename(source.parent / "outside")
+        (source / "n").symlink_to(source.parent / "outside")
+
+    write_file(scene.source / "n" / "secret", "what lies outside")
+    outcome = back_up_while(scene, meddle)
+    assert [failure.path for failure in outcome.failures] == [b"n/secret"]
+    assert not scene.object_of("what lies outside").exists()
