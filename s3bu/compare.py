@@ -1,7 +1,7 @@
 """Compare what a scan found with the parent's entries: one merge of two sorted streams.
 
 What could not be looked at is never taken for removed: everything at and below it is carried forward from the parent
-(reliability.md, rule 2).
+(docs/architecture.md, rule 2).
 """
 
 from collections.abc import Iterable, Iterator

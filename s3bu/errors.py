@@ -55,12 +55,6 @@ class JobNotFoundError(S3buError):
     exit_code = 10
 
 
-class LockedError(S3buError):
-    """Another run of the same job is under way on this machine."""
-
-    exit_code = 11
-
-
 class NoIdentityError(S3buError):
     """No identity at hand opens this content."""
 

@@ -128,7 +128,8 @@ def _read_private(path: Path) -> bytes:
             content = file.read(MAX_FILE_NBYTES + 1)
     except FileNotFoundError as error:
         raise KeyringError(
-            f"{path}: no such file", hint="make one with `s3bu init`, or copy it from the machine that has it"
+            f"{path}: no such file",
+            hint="copy it from where it is kept safe; only for a new repository `s3bu init` makes it",
         ) from error
     except OSError as error:
         raise _os_refusal(path, error) from error

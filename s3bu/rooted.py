@@ -1,8 +1,8 @@
 """Files below a root, reached one directory descriptor after the other, so that no link ever leads outside.
 
 A path string is resolved by the kernel through whatever links stand in it at that moment; walking by `O_NOFOLLOW`
-descriptors, a directory that somebody swaps for a link in mid-run is an error, not a way out (reliability.md, rules 6
-and 8). It also reaches paths longer than the kernel takes as one string.
+descriptors, a directory that somebody swaps for a link in mid-run is an error, not a way out (docs/architecture.md,
+rules 6 and 8). It also reaches paths longer than the kernel takes as one string.
 """
 
 import errno

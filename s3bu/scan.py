@@ -112,14 +112,14 @@ class Scan:
         try:
             status = found.stat(follow_symlinks=False)
             kind = stat.S_IFMT(status.st_mode)
-            if kind == stat.S_IFREG:
-                if not self._filters.wants_file(name):
-                    return None
-                return Entry(path, FILE, status.st_size, status.st_mtime_ns, status.st_mode & 0o777, "", b"", None)
             if kind == stat.S_IFDIR:
                 return self._descend(level, name, status)
+            if not self._filters.wants_file(name):
+                return None
+            if kind == stat.S_IFREG:
+                return Entry(path, FILE, status.st_size, status.st_mtime_ns, status.st_mode & 0o777, "", b"", None)
             if kind == stat.S_IFLNK:
-                return self._read_link(level, name, status) if self._filters.wants_file(name) else None
+                return self._read_link(level, name, status)
         except FileNotFoundError:
             return None
         except OSError as error:

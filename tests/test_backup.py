@@ -15,10 +15,11 @@ from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED
 from s3bu.errors import AccessDenied, JobError, RecipientsChangedError, StorageError, StorageStopped
 from s3bu.filters import Filters
 from s3bu.job import Job
-from s3bu.manifest import DIRECTORY, FILE, Entry, FailedPath, format_entry
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, Entry, FailedPath, format_entry
 from s3bu.progress import Failure
 from s3bu.repository import Snapshot, layout
 from s3bu.scan import SourceMissingError
+from s3bu.storage.memory import StoredObject
 from tests.fakes import (
     OLD,
     Listener,
@@ -113,7 +114,7 @@ def test_a_first_snapshot_holds_all_that_is_there(world: World) -> None:
     assert (header.host, header.parent) == ("here", "")
     assert before <= header.created <= datetime.now(UTC)
     assert (counts(outcome), outcome.nfiles, outcome.nbytes) == ({NEW: 3}, 1, len(TEXT))
-    world.check_manifests()
+    world.check_newest()
 
 
 def test_an_empty_source_has_a_snapshot(world: World) -> None:
@@ -175,7 +176,7 @@ def test_changes_of_every_kind_are_told(world: World) -> None:
     outcome = back_up(world)
     assert counts(outcome) == {UNMODIFIED: 1, CHANGED: 4, REMOVED: 2}
     assert set(files(world.newest())) == {b"kept", b"rewritten", b"moded", b"was"}
-    world.check_manifests()
+    world.check_newest()
 
 
 def test_a_new_mode_needs_no_reading(world: World) -> None:
@@ -216,12 +217,12 @@ def test_a_source_that_would_be_skipped_whole_is_an_error_of_its_own(world: Worl
 
 
 def test_what_is_left_out_is_told(world: World) -> None:
-    os.mkfifo(world.source / "fifo")
+    os.mkfifo(world.source / "fifo", 0o600)
     world.write("repository/data/x")
     status = (world.source / "repository").stat()
     outcome = back_up(world, excluded=frozenset({(status.st_dev, status.st_ino)}))
     assert (outcome.left.special, outcome.left.excluded) == ({"FIFO": 1}, [b"repository"])
-    assert world.newest().entries == []
+    assert [(entry.path, entry.kind, entry.target) for entry in world.newest().entries] == [(b"fifo", SPECIAL, b"fifo")]
 
 
 # --- when a file is trusted
@@ -286,9 +287,10 @@ def test_a_content_cut_to_nothing_in_the_repository_is_put_again(world: World) -
     world.write("file", TEXT)
     back_up(world)
     stored = world.storage.objects[key_of(TEXT)]
-    world.storage.put(key_of(TEXT), stored.body[:100], stored.metadata)
+    world.storage.objects[key_of(TEXT)] = StoredObject(stored.body[:100], stored.metadata)
     back_up(world)
-    assert len(world.storage.objects[key_of(TEXT)].body) == len(stored.body)
+    assert world.hashes() == {hash_of(TEXT)}
+    assert len(world.storage.objects[key_of(TEXT)].body) > 200
 
 
 def test_a_snapshot_of_the_original_is_a_parent_like_any_other(world: World) -> None:
@@ -302,7 +304,7 @@ def test_a_snapshot_of_the_original_is_a_parent_like_any_other(world: World) -> 
     snapshot = world.newest()
     assert snapshot.header is not None
     assert snapshot.header.parent == str(parent)
-    world.check_manifests()
+    world.check_newest()
 
 
 # --- failures
@@ -325,7 +327,7 @@ def test_a_file_that_cannot_be_read_keeps_its_last_good_entry_with_a_time_of_zer
     assert files(snapshot)[b"file"] == file_entry(b"file", TEXT, mtime=0)
     assert [(failed.path, failed.error) for failed in snapshot.failed] == [(b"file", "permission denied")]
     assert not [line for line in world.manifest_lines(snapshot.key) if line.startswith(b"@meta")]
-    world.check_manifests()
+    world.check_newest()
 
 
 def test_a_new_file_that_cannot_be_read_has_no_entry(world: World) -> None:
@@ -396,7 +398,7 @@ def test_what_cannot_be_looked_at_and_is_not_stored_any_more_is_one_failure_with
         outcome = back_up(world)
     assert [failure.path for failure in outcome.failures] == [b"d/gone", b"d/kept"]
     assert set(files(world.newest())) == {b"d/kept"}
-    world.check_manifests()
+    world.check_newest()
 
 
 def test_an_upload_that_fails_fails_every_entry_that_relied_on_it(world: World) -> None:
@@ -411,7 +413,7 @@ def test_an_upload_that_fails_fails_every_entry_that_relied_on_it(world: World) 
     assert {failure.error for failure in outcome.failures} == {f"{key_of(b'unlucky')}: the server is unwell"}
     found = files(world.newest())
     assert found == {b"lucky": file_entry(b"lucky", b"lucky"), b"old": file_entry(b"old", b"old", mtime=0)}
-    world.check_manifests()
+    world.check_newest()
 
 
 def test_the_next_clean_run_makes_good_what_failed(world: World) -> None:

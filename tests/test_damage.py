@@ -82,7 +82,7 @@ def test_a_damaged_manifest_is_refused(scene: Scene, damage: str) -> None:
     assert not scene.target.exists()
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", ["cut", "altered in its header", "plain"])
 def test_a_damaged_manifest_does_not_stop_a_backup(scene: Scene, damage: str) -> None:
     DAMAGES[damage](manifest_of(scene))
     result = scene.backup()

@@ -321,6 +321,13 @@ def test_the_manifest_that_the_format_shows_is_one() -> None:
     assert reader.warnings == []
 
 
+def test_the_format_explains_every_kind_of_line_that_is_read() -> None:
+    rows = cells(section("Extension lines", DOCUMENTS["docs/format.md"]))
+    explained = {word for row in rows for word in re.findall(r"`([@#]\w+)", row[0])}
+    read = set(re.findall(r'b"([@#]\w+)"', SOURCES["s3bu/manifest/reader.py"]))
+    assert explained == read | {"#s3bu"}
+
+
 def test_the_floors_are_those_that_imports_are_held_to() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["name"] == "floors"]

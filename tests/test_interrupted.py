@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from s3bu.cli.opening import NOTHING_COMMON, load_job, open_repository
 from s3bu.progress import Silent
 from tests.running import (
     IS_CI,
-    IS_ROOT,
     SECONDS,
     Scene,
     backed_up,
@@ -67,30 +67,50 @@ def long_source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
-@pytest.mark.parametrize("server", ["moto", "rclone"])
-def test_a_backup_that_is_stopped_publishes_nothing_and_leaves_no_upload_open(
-    server: str,
-    number: signal.Signals,
-    code: int,
-    word: str,
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """An empty bucket, looked at from another side than the program's."""
+
+    name: str
+    client: Any
+
+    def uploads(self) -> list[Any]:
+        """Return the uploads that are neither complete nor aborted."""
+        try:
+            found: list[Any] = self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])
+        except self.client.exceptions.NoSuchUpload:  # how rclone says that there are none
+            return []
+        return found
+
+    def keys(self) -> list[str]:
+        return [one["Key"] for one in self.client.list_objects_v2(Bucket=self.name)["Contents"]]
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def bucket(
     request: pytest.FixtureRequest,
-    long_source: Path,
     make_bucket: Callable[[str], str],
     make_client: Callable[[str], Any],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    url = request.getfixturevalue(f"{server}_url")
-    bucket, client = make_bucket(url), make_client(url)
+) -> Bucket:
+    url = request.getfixturevalue(f"{request.param}_url")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-    succeed("init", bucket)
-    with started("backup", bucket, write_job(long_source.parent / "home.yml", {"src": long_source})) as program:
-        await_that(lambda: client.list_multipart_uploads(Bucket=bucket).get("Uploads"))
+    name = make_bucket(url)
+    succeed("init", name)
+    return Bucket(name, make_client(url))
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_a_backup_that_is_stopped_publishes_nothing_and_leaves_no_upload_open(
+    bucket: Bucket, number: signal.Signals, code: int, word: str, long_source: Path
+) -> None:
+    with started("backup", bucket.name, write_job(long_source.parent / "home.yml", {"src": long_source})) as program:
+        await_that(bucket.uploads)
         program.send(number)
         result = program.end()
     assert (result.code, result.errors) == (code, [f"error: {word}"])
-    assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
-    assert not any(".csv.gz" in one["Key"] for one in client.list_objects_v2(Bucket=bucket)["Contents"])
+    assert bucket.uploads() == []
+    assert not any(key.endswith(".csv.gz") for key in bucket.keys())
 
 
 @pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
@@ -361,6 +381,17 @@ def make_link(source: Path) -> None:
 def make_directory(source: Path) -> None:
     (source / "m-new").unlink()
     write_file(source / "m-new" / "inside", "inside")
+
+
+def test_a_file_that_was_removed_since_it_was_seen_is_gone(scene: Scene) -> None:
+    def meddle(source: Path) -> None:
+        (source / "m-new").unlink()
+        (source / "a").unlink()
+
+    outcome = back_up_while(scene, meddle)
+    assert outcome.failures == []
+    succeed("restore", scene.repository, "home/src", scene.target)
+    assert tree(scene.target) == tree(scene.source)
 
 
 @pytest.mark.parametrize("meddle", [make_fifo, make_link, make_directory])

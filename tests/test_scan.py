@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from s3bu.errors import JobError
 from s3bu.filters import Filters
-from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, sort_key
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, sort_key
 from s3bu.progress import Failure
 from s3bu.scan import Left, Scan, SourceMissingError, owner_of
 from tests.fakes import OLD, SECOND, hash_of, without_override, write
@@ -144,24 +144,40 @@ def test_paths_longer_than_the_system_takes_are_walked(tmp_path: Path) -> None:
     assert found[-1] == b"/".join([name.encode()] * depth)
 
 
-def test_what_is_neither_file_nor_directory_nor_link_is_counted_by_kind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    monkeypatch.chdir(tmp_path)  # a socket's path is short
+def test_a_fifo_is_told_and_counted_and_a_socket_only_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    os.mkfifo(source / "fifo")
+    (source / "fifo").chmod(0o620)
+    os.utime(source / "fifo", (OLD, OLD))
+    monkeypatch.chdir(source)  # a socket's path is short
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
-        walk = Scan(os.fsencode(tmp_path), Filters(include_top_dirs=(b"none",)))
-        assert list(walk) == []
+        walk = Scan(os.fsencode(source), Filters())
+        (found,) = walk
+    owner = owner_of(os.getuid(), (source / "fifo").stat().st_gid)
+    assert found == Entry(b"fifo", SPECIAL, 0, OLD * SECOND, 0o620, target=b"fifo", owner=owner)
     assert walk.left.special == {"FIFO": 1, "socket": 1}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
-def test_devices_are_counted(tmp_path: Path) -> None:
-    os.mknod(tmp_path / "character", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    walk = Scan(os.fsencode(tmp_path), Filters(include_top_dirs=(b"none",)))
+def test_devices_are_told_with_their_numbers(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    os.mknod(source / "block", stat.S_IFBLK | 0o600, os.makedev(7, 130))
+    os.mknod(source / "character", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    walk = Scan(os.fsencode(source), Filters())
+    found = [(item.path, item.kind, item.target) for item in walk if isinstance(item, Entry)]
+    assert found == [(b"block", SPECIAL, b"block 7:130"), (b"character", SPECIAL, b"char 1:3")]
+    assert walk.left.special == {"block device": 1, "character device": 1}
+
+
+def test_rules_for_files_hold_for_special_files_too(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    os.mkfifo(tmp_path / "source" / "fifo.tmp")
+    walk = Scan(os.fsencode(tmp_path / "source"), Filters(exclude_extensions=(b"tmp",)))
     assert list(walk) == []
-    assert walk.left.special == {"character device": 1}
+    assert walk.left.special == {}
 
 
 def test_filters_decide_by_name(tmp_path: Path) -> None:

@@ -371,3 +371,9 @@ def test_threads_make_directories_together(storage: DirectoryStorage) -> None:
     for thread in threads:
         thread.join()
     assert keys(storage) == [f"deep/er/still/{number}" for number in range(8)]
+
+
+def test_a_root_that_is_not_absolute_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    DirectoryStorage("a/b").create()
+    assert (tmp_path / "a" / "b").is_dir()

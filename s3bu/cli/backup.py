@@ -75,7 +75,7 @@ def backup(
         console.finish()
         for outcome in outcomes:
             _print_outcome(loaded.name, outcome)
-    return max((_exit_code(outcome) for outcome in outcomes), key=[0, 3, 1].index)
+    return max((_exit_code(outcome) for outcome in outcomes), key=[0, 3, 2, 1].index)
 
 
 def _chosen(job: "Job", label: str | None) -> tuple["Source", ...]:
@@ -92,7 +92,7 @@ def _exit_code(outcome: "Outcome") -> int:
     from s3bu.scan import SourceMissingError  # noqa: PLC0415 - start-up counts
 
     if outcome.error is not None and not isinstance(outcome.error, SourceMissingError):
-        return 1
+        return outcome.error.exit_code
     return 3 if outcome.error is not None or outcome.failures else 0
 
 

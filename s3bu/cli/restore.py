@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
 from s3bu.console import Console, counted, format_nbytes, shown
+from s3bu.errors import UsageError
 from s3bu.pattern import compile_regex
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def restore(
         for warning in snapshot.warnings:
             console.warning(warning)
         plan = plan_restore(snapshot, searched)
+        if searched is not None and plan.is_empty:
+            raise UsageError(f"nothing in {key} matches '{pattern}'", hint="`s3bu ls` shows what it holds")
         console.note(f"restoring {key}")
         if check:
             return _check(opened, plan, console)

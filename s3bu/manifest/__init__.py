@@ -20,11 +20,11 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 FILE = "file"
 DIRECTORY = "dir"
 SYMLINK = "symlink"
+SPECIAL = "special"
+"""A FIFO or device: recorded, so that a restore can say what it does not bring back."""
 
 FAILED_PATH_BOUND = 15_000
 """So many bytes of a path that failed stand in a manifest: one too long for an entry is named there too."""
-SPECIAL = "special"
-"""A FIFO or device: recorded, so that a restore can say what it does not bring back."""
 
 _SECOND = 1_000_000_000
 _BUFFER = 256 * 1024

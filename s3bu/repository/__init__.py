@@ -189,6 +189,7 @@ class Repository:
 
     def add_job(self, name: str, text: bytes) -> int:
         """Store a new version of a job and return its number."""
+        self.probe(name)
         versions = self.job_versions(name)
         version = versions[-1] + 1 if versions else 1
         self._put_private(layout.job_key(name, version), lambda sink: sink.write(text))

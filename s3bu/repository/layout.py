@@ -57,7 +57,8 @@ def next_manifest_key(job: str, label: str, newest: ManifestKey | None, now: dat
     """Return the key for a manifest made at local time `now`, which always sorts after `newest`.
 
     Where the clock does not do that (set back, or another machine's is ahead), the newest key's seconds go on
-    counting, beyond those of a day if need be, and after 99999 on the next date. `S3buError` at the end of the calendar.
+    counting, beyond those of a day if need be, and after 99999 on the next date; at the end of the calendar there
+    is none, which is an `S3buError`.
     """
     second = now.hour * 3600 + now.minute * 60 + now.second
     key = ManifestKey(job, label, now.date(), second)

@@ -43,6 +43,11 @@ class Plan:
     failures: list[Failure]
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write and nothing to regret."""
+        return not (self.directories or self.files or self.links or self.special or self.failures)
+
+    @property
     def nbytes(self) -> int:
         """The bytes of all files."""
         return sum(entry.nbytes for entry in self.files)

@@ -2,7 +2,7 @@
 
 Directories are entered by descriptors that follow no link. A file is written beside its place under a name of its
 own, made safe on the disk, given its mode and times, and only then takes its place; what was there is not touched
-before (reliability.md, rules 5 and 6). Errors are `OSError`s of one path; `TargetFull` is one that ends the run.
+before (docs/architecture.md, rules 5 and 6). Errors are `OSError`s of one path; `TargetFull` is one that ends the run.
 """
 
 import contextlib
@@ -23,6 +23,8 @@ from s3bu.scan import reason
 _FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _CHUNK = 1024 * 1024
 _UNNAMED_MODE = 0o755
+_PARTIAL_ATTEMPTS = 3
+_BUSY = "another restore is writing this file"
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -131,7 +133,8 @@ class Target:
                 os.fsync(descriptor)
                 self._place(directory, partial, name)
             except BaseException:
-                os.unlink(partial, dir_fd=directory)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial, dir_fd=directory)
                 raise
             finally:
                 os.close(descriptor)
@@ -199,16 +202,17 @@ def _open_root(path: bytes, *, is_filled_fine: bool) -> Root:
 
 
 def _create_partial(directory: int, name: bytes) -> int:
-    """Create the temporary file; one that a killed restore left is removed, one in use is not."""
-    for _ in range(2):
+    """Create the temporary file and lock it, which says that it is in use; one that a killed restore left goes."""
+    for _ in range(_PARTIAL_ATTEMPTS):
         try:
             descriptor = os.open(name, _PARTIAL_FLAGS, 0o600, dir_fd=directory)
         except FileExistsError:
             _remove_stale(directory, name)
             continue
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # says that it is in use; see `_remove_stale`
-        return descriptor
-    raise TakenError("another restore is writing this file")
+        if _has_locked(descriptor, directory, name):
+            return descriptor
+        os.close(descriptor)
+    raise TakenError(_BUSY)
 
 
 def _remove_stale(directory: int, name: bytes) -> None:
@@ -216,12 +220,24 @@ def _remove_stale(directory: int, name: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(name, flags, dir_fd=directory)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _has_locked(descriptor, directory, name):
+                raise TakenError(_BUSY)
             os.unlink(name, dir_fd=directory)
-        except BlockingIOError as error:
-            raise TakenError("another restore is writing this file") from error
         finally:
             os.close(descriptor)
+
+
+def _has_locked(descriptor: int, directory: int, name: bytes) -> bool:
+    """Lock an open file; false where another restore has it, or took it away before it was locked.
+
+    Only who holds the lock of the file that bears the name may take it away, so it stays where this says true.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    return os.path.samestat(named, os.fstat(descriptor))
 
 
 def _rename_if_free(directory: int, partial: bytes, name: bytes) -> None:

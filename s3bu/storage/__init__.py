@@ -1,7 +1,7 @@
 """What s3bu asks of a storage: keys to bytes, and nothing of what they mean.
 
 The protocol is small so that it can be kept whole by S3, by a local directory and by the fake in memory; one contract
-suite holds all of them to it (`tests/test_storage_contract.py`). All calls are synchronous and safe from any thread,
+suite holds all of them to it (`tests/test_storage_contract/`). All calls are synchronous and safe from any thread,
 and every failure is an error of `s3bu.errors` that names the key.
 """
 

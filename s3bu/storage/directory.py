@@ -31,12 +31,12 @@ from s3bu.storage.directory_tree import (
     encoded,
     is_name,
     is_there,
+    make_tree,
     object_stat,
     sorted_entries,
     stepped,
     sweep,
     sync,
-    sync_path,
     time_of,
 )
 
@@ -86,16 +86,8 @@ class DirectoryStorage:
     def create(self) -> None:
         """Make the directory for its owner alone, and what is missing above it."""
         self.refuse_when_stopped()
-        missing = self._path
-        fresh: list[bytes] = []
-        while not os.path.lexists(missing):
-            fresh.append(missing)
-            missing = os.path.dirname(missing)
         try:
-            for path in reversed(fresh):
-                with suppress(FileExistsError):
-                    os.mkdir(path, 0o700)
-                sync_path(os.path.dirname(path))
+            make_tree(self._path)
         except OSError as error:
             raise self.fault(error, "") from error
         if not self.exists():

@@ -82,13 +82,21 @@ def sync(directory: int) -> None:
             raise
 
 
-def sync_path(path: bytes) -> None:
-    """Make what was done to the directory at that path durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)
+def make_tree(path: bytes) -> None:
+    """Make a directory for its owner alone, with what is missing above it, durably."""
+    path = os.path.abspath(path)
+    fresh: list[bytes] = []
+    while not os.path.lexists(path):
+        fresh.append(path)
+        path = os.path.dirname(path)
+    for path in reversed(fresh):
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        above = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sync(above)
+        finally:
+            os.close(above)
 
 
 def sorted_entries(directory: int, above: bytes) -> Sequence[tuple[bytes, os.DirEntry[str]]]:

@@ -1,85 +1,15 @@
-"""One suite for every storage: what `s3bu.storage.Storage` promises, kept by S3, by a directory and by the fake."""
+"""Single objects: put, read, created, deleted; and what holds for a storage as a whole."""
 
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
 
 import pytest
 
 from s3bu.errors import ObjectExists, ObjectNotFound, RepositoryNotFoundError, StorageError, StorageStopped
 from s3bu.storage import Put, Storage
 from s3bu.storage.memory import MemoryStorage
-from s3bu.storage.place import Place, S3Options, open_storage
-
-KINDS = ("moto", "rclone with a prefix", "directory", "memory")
-METADATA = {"s3bu-encrypt": "age", "s3bu-encrypt-version": "001"}
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A place that is there and empty, one beside it that is not there, and what they can do."""
-
-    there: Callable[[], Storage]
-    absent: Callable[[], Storage]
-    keeps_metadata: bool = True
-
-
-@pytest.fixture(params=KINDS)
-def case(request: pytest.FixtureRequest, tmp_path: Path, make_bucket: Callable[[str], str]) -> Case:
-    kind: str = request.param
-    if kind == "memory":
-        return Case(MemoryStorage, absent_memory)
-    if kind == "directory":
-        (tmp_path / "root").mkdir()
-        there = Place("directory", path=str(tmp_path / "root"))
-        absent = Place("directory", path=str(tmp_path / "absent" / "deeper"))
-        options = S3Options()
-        return Case(partial(open_storage, there, options), partial(open_storage, absent, options), keeps_metadata=False)
-    url = request.getfixturevalue(f"{kind.split(maxsplit=1)[0]}_url")
-    bucket, options = make_bucket(url), S3Options(endpoint_url=url)
-    prefix = "some/prefix" if "prefix" in kind else ""
-    there = Place("bucket", bucket=bucket, prefix=prefix)
-    absent = Place("bucket", bucket=f"absent-{bucket}", prefix=prefix)
-    return Case(partial(open_storage, there, options), partial(open_storage, absent, options))
-
-
-def absent_memory() -> MemoryStorage:
-    storage = MemoryStorage("absent")
-    storage.is_there = False
-    return storage
-
-
-@pytest.fixture
-def storage(case: Case) -> Iterator[Storage]:
-    opened = case.there()
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def absent(case: Case) -> Iterator[Storage]:
-    opened = case.absent()
-    yield opened
-    opened.close()
-
-
-def read(storage: Storage, key: str, start: int = 0) -> bytes:
-    with storage.open(key, start=start) as download:
-        return download.read()
-
-
-def keys(storage: Storage, prefix: str = "", after: str = "") -> list[str]:
-    return [stat.key for stat in storage.list(prefix, after=after)]
-
-
-def probe(storage: Storage) -> bool:
-    answer = storage.probe("repo/probe")
-    storage.delete("repo/probe")
-    return answer
+from tests.test_storage_contract.cases import METADATA, Case, keys, probe, read, write
 
 
 def test_what_is_put_is_read_again(storage: Storage) -> None:
@@ -202,57 +132,6 @@ def test_a_probe_finds_out_the_same_each_time(storage: Storage) -> None:
     assert storage.has_conditional_writes is first
 
 
-def test_keys_come_in_byte_order(storage: Storage) -> None:
-    disordered = ["b", "a/b", "a-b", "a.b", "a0", "a/b-c", "a/b c", "A", "é", "a/é", "zz", "\U0001f600", "\uffee"]
-    for key in disordered:
-        storage.put(key, b"", {})
-    assert keys(storage) == sorted(disordered, key=str.encode)
-
-
-def test_a_long_listing_is_whole_and_in_order(storage: Storage) -> None:
-    names = [f"data/{number % 7:04x}/{number:08x}" for number in range(1105)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: storage.put(key, b"", {}), names))
-    assert keys(storage, "data/") == sorted(names)
-
-
-def test_a_prefix_is_not_a_directory(storage: Storage) -> None:
-    for key in ("data/ab", "data/abc/d", "data/ac", "datum", "dat/a"):
-        storage.put(key, b"", {})
-    assert keys(storage, "dat") == ["dat/a", "data/ab", "data/abc/d", "data/ac", "datum"]
-    assert keys(storage, "data/ab") == ["data/ab", "data/abc/d"]
-    assert keys(storage, "data/abc/") == ["data/abc/d"]
-    assert keys(storage, "data/ab/") == []
-    assert keys(storage, "nothing/at/all") == []
-    assert keys(storage, "../") == []
-
-
-def test_a_listing_begins_after_a_key(storage: Storage) -> None:
-    everything = ["a/b/c", "a/b/d", "a/b-e", "a/f", "b", "b-g/h"]
-    for key in everything:
-        storage.put(key, b"", {})
-    for after in ("", "a", "a/b", "a/b/", "a/b/c", "a/bb", "a/z", "b", "zzz", "a/b/c\U0001f600"):
-        expected = sorted(key for key in everything if key > after)
-        assert keys(storage, after=after) == expected
-        assert keys(storage, "a/", after=after) == [key for key in expected if key.startswith("a/")]
-
-
-def test_a_listing_says_what_is_there(storage: Storage) -> None:
-    storage.put("data/x", b"hello", METADATA)
-    (stat,) = storage.list("")
-    assert (stat.key, stat.nbytes, stat.is_archived) == ("data/x", 5, False)
-    assert abs(stat.modified - datetime.now(UTC)) < timedelta(minutes=5)
-
-
-def test_an_etag_changes_with_the_object_alone(storage: Storage) -> None:
-    storage.put("x", b"old", {})
-    (old,), (same,) = storage.list("x"), storage.list("x")
-    storage.put("x", b"new", {})
-    (new,) = storage.list("x")
-    assert old.etag == same.etag
-    assert old.etag != new.etag
-
-
 ODD_KEYS = (
     "with space",
     "two  spaces ",
@@ -355,94 +234,6 @@ def test_delete_removes_and_does_not_mind_what_is_gone(storage: Storage) -> None
     storage.delete("data/x")
     storage.delete("never/was")
     assert keys(storage) == ["data/xy"]
-
-
-LARGE = bytes(range(256)) * (20 * 4096) + b"!"
-
-
-def write(storage: Storage, key: str, body: bytes, *, create: bool = False, chunk: int = 1_000_003) -> None:
-    with storage.writer(key, len(body), METADATA, create=create) as upload:
-        for start in range(0, len(body), chunk):
-            assert upload.write(body[start : start + chunk]) == len(body[start : start + chunk])
-            upload.flush()
-        upload.commit()
-
-
-def test_a_writer_stores_a_large_body(case: Case, storage: Storage) -> None:
-    write(storage, "data/x", LARGE)
-    with storage.open("data/x") as download:
-        assert (download.read() == LARGE, download.nbytes) == (True, len(LARGE))
-        assert dict(download.metadata) == (METADATA if case.keeps_metadata else {})
-
-
-def test_a_large_body_is_read_from_the_middle_in_pieces(storage: Storage) -> None:
-    write(storage, "data/x", LARGE, chunk=len(LARGE))
-    with storage.open("data/x", start=3_000_001) as download:
-        pieces = list(iter(lambda: download.read(700_001), b""))
-    assert all(len(piece) == 700_001 for piece in pieces[:-1])
-    assert b"".join(pieces) == LARGE[3_000_001:]
-
-
-def test_a_writer_takes_any_length(storage: Storage) -> None:
-    part = 8 * 1024 * 1024
-    for nbytes in (0, 1, part - 1, part, part + 1):
-        write(storage, "x", LARGE[:nbytes])
-        assert read(storage, "x") == LARGE[:nbytes]
-
-
-@pytest.mark.parametrize("is_probed", [False, True])
-@pytest.mark.parametrize("nbytes", [5, 9 * 1024 * 1024])
-def test_a_writer_refuses_to_create_what_is_there(storage: Storage, nbytes: int, is_probed: bool) -> None:
-    if is_probed:
-        probe(storage)
-    write(storage, "x", LARGE[:nbytes], create=True)
-    with pytest.raises(ObjectExists, match="x is there already"):
-        write(storage, "x", LARGE[1 : nbytes + 1], create=True)
-    assert read(storage, "x") == LARGE[:nbytes]
-
-
-def test_an_aborted_writer_leaves_nothing(storage: Storage) -> None:
-    with storage.writer("x", len(LARGE), {}) as upload:
-        upload.write(LARGE)
-        upload.abort()
-        upload.abort()
-    assert keys(storage) == []
-
-
-def test_a_writer_left_without_commit_leaves_nothing(storage: Storage) -> None:
-    with storage.writer("x", len(LARGE), {}) as upload:
-        upload.write(LARGE)
-    assert keys(storage) == []
-
-
-def test_a_writer_left_by_an_error_leaves_what_was_there(storage: Storage) -> None:
-    storage.put("x", b"before", {})
-    with pytest.raises(TypeError), storage.writer("x", len(LARGE), {}) as upload:
-        upload.write(LARGE[: 9 * 1024 * 1024] + upload)  # type: ignore[operator]
-    assert (keys(storage), read(storage, "x")) == (["x"], b"before")
-
-
-def test_an_abort_after_the_commit_is_harmless(storage: Storage) -> None:
-    with storage.writer("x", 5, {}) as upload:
-        upload.write(b"hello")
-        upload.commit()
-        upload.abort()
-    assert read(storage, "x") == b"hello"
-
-
-def test_nothing_is_written_after_the_commit(storage: Storage) -> None:
-    with storage.writer("x", 5, {}) as upload:
-        upload.commit()
-        with pytest.raises(ValueError, match="over"):
-            upload.write(b"more")
-
-
-def test_an_object_appears_at_the_commit_and_not_before(storage: Storage) -> None:
-    with storage.writer("x", len(LARGE), {}) as upload:
-        upload.write(LARGE)
-        assert keys(storage) == []
-        upload.commit()
-    assert keys(storage) == ["x"]
 
 
 def test_many_threads_share_a_storage(storage: Storage) -> None:

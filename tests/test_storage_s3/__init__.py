@@ -1,0 +1,1 @@
+"""What S3 does beyond the contract of all storages."""
