@@ -164,7 +164,7 @@ class World:
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:
-        return self.repository.recipients().recipients
+        return parse_recipients(self.storage.objects[layout.RECIPIENTS].body.decode(), "here")
 
     def reopen(self, home: str = "state") -> Repository:
         """Open the repository once more, as another run does, or with another `home` another machine."""

@@ -97,14 +97,25 @@ class Target:
             return False
         descriptor = self.root.open_file(entry.path)
         try:
-            if os.fstat(descriptor).st_size == entry.nbytes and _hash(descriptor) == entry.hash:
+            status = os.fstat(descriptor)
+            if status.st_size == entry.nbytes and _hash(descriptor) == entry.hash:
                 self._give_attributes(descriptor, entry)
+                if status.st_nlink > 1:
+                    self._drop_second_name(entry.path, status)
                 return True
         finally:
             os.close(descriptor)
         if not self._overwrites:
             raise TakenError("a file with other content is there already; -o overwrites it")
         return False
+
+    def _drop_second_name(self, path: bytes, status: os.stat_result) -> None:
+        """Remove the temporary name of a file, if it has one: a restore was killed when it had just got its own."""
+        parent, _, name = path.rpartition(b"/")
+        partial = _partial_name(name)
+        with self.root.directory(parent) as directory, contextlib.suppress(FileNotFoundError, TakenError):
+            if os.path.samestat(os.stat(partial, dir_fd=directory, follow_symlinks=False), status):
+                _remove_stale(directory, partial)
 
     def _has_file(self, path: bytes) -> bool:
         parent, _, name = path.rpartition(b"/")
@@ -124,7 +135,7 @@ class Target:
         """Hold a temporary file whose content takes its place at the end of the block, unless that raises."""
         parent, _, name = entry.path.rpartition(b"/")
         with _fatal_errors(), self.root.directory(parent, create=True) as directory:
-            partial = b".s3bu-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
+            partial = _partial_name(name)
             descriptor = _create_partial(directory, partial)
             try:
                 with open(descriptor, "w+b", closefd=False) as file:
@@ -199,6 +210,10 @@ def _open_root(path: bytes, *, is_filled_fine: bool) -> Root:
         return Root(path)
     except OSError as error:
         raise UsageError(f"{shown}: cannot be restored into ({reason(error)})") from error
+
+
+def _partial_name(name: bytes) -> bytes:
+    return b".s3bu-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
 
 
 def _create_partial(directory: int, name: bytes) -> int:

@@ -5,13 +5,11 @@ knows no storage classes), deletes, probes, and writes large objects in parts.
 """
 
 import asyncio
-import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any, TypeVar
 
-import obstore
 from obstore.store import S3Store
 
 from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError, StorageStopped
@@ -21,18 +19,15 @@ from s3bu.storage.place import Place, S3Options
 from s3bu.storage.s3_connection import Connection, Patience, S3Client, Stores
 from s3bu.storage.s3_download import Opened, S3Download, open_object
 from s3bu.storage.s3_errors import FAULTS, Request, code_of, fault
+from s3bu.storage.s3_put import CONFLICT, Sender
 from s3bu.storage.s3_upload import S3Upload, Target
 
 T = TypeVar("T")
 
 _ARCHIVE_CLASSES = frozenset(("GLACIER", "DEEP_ARCHIVE"))
-_CONFLICT = "ConditionalRequestConflict"
-_CONFLICT_ATTEMPTS = 6
 # What servers say that do not know the condition, as far as they do not just ignore it.
 _CONDITION_UNKNOWN = frozenset(("NotImplemented", "InvalidArgument", "InvalidRequest"))
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-# The slowest line that is still thought to be alive, for all puts together.
-_SLOWEST_NBYTES_PER_SECOND = 64 * 1024
 
 
 class S3Storage:
@@ -45,7 +40,7 @@ class S3Storage:
         self._bucket = place.bucket
         self._root = f"{place.prefix}/" if place.prefix else ""
         self._stores: Stores | None = None
-        self._put_nbytes = 0
+        self._sender = Sender(self._patience, self._fault)
         suffix = f"/{place.prefix}" if place.prefix else ""
         self.url = f"s3://{place.bucket}{suffix}"
         self.identity = f"{self._connection.identity}{suffix}"
@@ -87,15 +82,12 @@ class S3Storage:
     def put_all(self, puts: Sequence[Put]) -> list[StorageError | None]:
         """Store bodies, all under way at once; one hand-over to the loop serves them all."""
         errors = [self._refused(one) for one in puts]
-        sent = [one for one, error in zip(puts, errors, strict=True) if error is None]
+        sent = [self._sending(one) for one, error in zip(puts, errors, strict=True) if error is None]
         if not sent:
             return errors
         store = self._made_stores().writing
 
-        async def put_all() -> list[StorageError | None]:
-            return await asyncio.gather(*map(partial(self._put, store), sent))
-
-        answers = self._calls.run(put_all)
+        answers = self._calls.run(lambda: self._sender.send(store, sent))
         if None in answers:
             self._connection.has_answered = True
         rest = iter(answers)
@@ -171,38 +163,10 @@ class S3Storage:
             return error
         return None
 
-    async def _put(self, store: S3Store, one: Put) -> StorageError | None:
-        request = self._request("s3:PutObject", one.key)
-        for attempt in range(_CONFLICT_ATTEMPTS):
-            try:
-                await self._put_once(store, request, one)
-            except FAULTS as error:
-                # Two creates at the same time: S3 asks both to try again.
-                if code_of(error, request.key) != _CONFLICT or attempt == _CONFLICT_ATTEMPTS - 1:
-                    found = self._fault(error, request)
-                    if isinstance(found, StorageError):
-                        return found
-                    raise found from error
-            else:
-                return None
-            await asyncio.sleep(random.uniform(0.05, 0.2) * 2**attempt)  # noqa: S311 - nothing secret
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _put_once(self, store: S3Store, request: Request, one: Put) -> None:
-        self._put_nbytes += len(one.body)
-        try:
-            seconds = self._patience.answer + self._put_nbytes / _SLOWEST_NBYTES_PER_SECOND
-            async with asyncio.timeout(min(seconds, self._patience.put_most)):
-                await obstore.put_async(
-                    store,
-                    request.key,
-                    one.body,
-                    attributes=dict(one.metadata),
-                    mode="create" if one.create and self.has_conditional_writes else "overwrite",
-                    use_multipart=False,
-                )
-        finally:
-            self._put_nbytes -= len(one.body)
+    def _sending(self, one: Put) -> tuple[Request, Put]:
+        """Return what to send; without conditional writes the look just before has to do."""
+        put = one if self.has_conditional_writes else replace(one, create=False)
+        return self._request("s3:PutObject", one.key), put
 
     async def _open(self, store: S3Store, request: Request, start: int) -> Opened:
         seconds = self._patience.put_most if self._connection.has_answered else self._patience.first
@@ -275,7 +239,7 @@ class S3Storage:
                 code = code_of(error, request.key)
                 if code in _CONDITION_UNKNOWN:
                     return False
-                if code in ("PreconditionFailed", _CONFLICT):
+                if code in ("PreconditionFailed", CONFLICT):
                     return True
                 raise
             return False
