@@ -8,6 +8,7 @@ import ctypes
 import gzip
 import hashlib
 import io
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -268,12 +269,15 @@ def another_recipient() -> Recipient:
     return recipient
 
 
-def strike_while_reading(monkeypatch: pytest.MonkeyPatch, path: Path, action: Callable[[], object]) -> None:
+def strike_while_reading(
+    monkeypatch: pytest.MonkeyPatch, path: Path, action: Callable[[], object], *, is_once: bool = False
+) -> None:
     """Do something each time that a piece of the file was just read, as another process could in that moment.
 
     A `pread` that asks for nothing, or gets nothing, is no reading.
     """
     real_pread, identity = os.pread, (path.stat().st_dev, path.stat().st_ino)
+    actions = iter([action]) if is_once else itertools.repeat(action)
     lock = threading.Lock()
 
     def pread(descriptor: int, length: int, offset: int, /) -> bytes:
@@ -281,7 +285,7 @@ def strike_while_reading(monkeypatch: pytest.MonkeyPatch, path: Path, action: Ca
         status = os.fstat(descriptor)
         if chunk and (status.st_dev, status.st_ino) == identity:
             with lock:
-                action()
+                next(actions, int)()
         return chunk
 
     monkeypatch.setattr(os, "pread", pread)

@@ -27,6 +27,7 @@ from s3bu.crypto import encrypt
 from s3bu.crypto.passphrase import encrypt_with_passphrase
 from s3bu.crypto.recipients import parse_recipients
 from s3bu.keyring import load_secrets
+from tests.servers import ACCESS_KEY, SECRET_KEY
 
 Argument = str | bytes | Path
 
@@ -235,12 +236,16 @@ class Scene:
         return self.root / "home.yml"
 
     @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
     def secrets(self) -> Path:
-        return self.root / "keys" / "secrets.yml"
+        return self.keys / "secrets.yml"
 
     @property
     def identities(self) -> Path:
-        return self.root / "keys" / "identities.txt"
+        return self.keys / "identities.txt"
 
     @property
     def target(self) -> Path:
@@ -254,7 +259,7 @@ class Scene:
         return scene
 
     def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("S3BU_HOME", str(self.root / "keys"))
+        monkeypatch.setenv("S3BU_HOME", str(self.keys))
 
     def make(self) -> None:
         """Make keys and an empty repository, a source without files, and the job file."""
@@ -299,11 +304,28 @@ class Scene:
         return key
 
 
+@contextmanager
+def own_environment(keys: Path, url: str | None = None) -> Iterator[None]:
+    """Be a machine with these keys and the server at `url`: for fixtures of a module, which run before `environment`.
+
+    The credentials are those that the servers of the tests know.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [name for name in os.environ if name.startswith(("AWS_", "S3BU_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("HOME", str(keys.parent))
+        monkeypatch.setenv("S3BU_HOME", str(keys))
+        if url is not None:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        yield
+
+
 def backed_up(root: Path, *, big: int = 0) -> Scene:
     """Make a scene whose source was backed up once: three small files, a link, and a `big` one of that length."""
     scene = Scene(root)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        scene.enter(monkeypatch)
+    with own_environment(scene.keys):
         scene.make()
         write_file(scene.source / "a", "content of a")
         write_file(scene.source / "b", "content of b")

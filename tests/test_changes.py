@@ -127,11 +127,11 @@ def test_an_older_snapshot_still_comes_back_after_a_file_was_a_directory_for_a_w
 
 
 def test_an_older_snapshot_is_found_by_its_time(scene: Scene) -> None:
-    (scene.source / "a").unlink()
-    succeed("backup", scene.repository, scene.job)
-    (first, second) = scene.manifests()
-    assert first in run("restore", scene.repository, first, scene.target, "-c").err
-    assert second in run("restore", scene.repository, "home/src@2999-01-01", scene.target, "-c").err
+    older = scene.put_manifest(b"")
+    os.utime(scene.repository / older, (1_500_000_000, 1_500_000_000))
+    newer = scene.manifests()[-1]
+    assert older in run("restore", scene.repository, "home/src@2018-01-01", scene.target, "-c").err
+    assert newer in run("restore", scene.repository, "home/src@2999-01-01", scene.target, "-c").err
 
 
 def test_a_rehash_finds_what_kept_size_and_time(scene: Scene) -> None:

@@ -8,7 +8,19 @@ import pytest
 
 from s3bu.crypto.identities import new_identity
 from s3bu.keyring import new_secret, write_identities, write_secrets
-from tests.running import Result, Scene, backed_up, listing, program, run, succeed, tree, write_file, write_job
+from tests.running import (
+    Result,
+    Scene,
+    backed_up,
+    listing,
+    own_environment,
+    program,
+    run,
+    succeed,
+    tree,
+    write_file,
+    write_job,
+)
 
 
 @pytest.fixture(scope="module")
@@ -292,8 +304,7 @@ def test_a_repository_inside_the_source_is_left_out_and_said(scene: Scene) -> No
 def hundred(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """A source of a hundred files that was backed up."""
     scene = Scene(tmp_path_factory.mktemp("hundred") / "scene")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        scene.enter(monkeypatch)
+    with own_environment(scene.keys):
         scene.make()
         for number in range(100):
             write_file(scene.source / str(number), "the same in all")

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from tests.running import Scene, run, succeed, tree, write_file, write_job
-from tests.servers import ACCESS_KEY, SECRET_KEY, s3_client
+from tests.running import Scene, own_environment, run, succeed, tree, write_file, write_job
+from tests.servers import s3_client
 
 BUCKETS = Path(__file__).parent / "interop"
 PLACES = ("moto with metadata", "moto without metadata", "directory")
@@ -59,7 +59,7 @@ def buckets(
     make_bucket: Callable[[str], str],
     make_client: Callable[[str], Any],
 ) -> Buckets:
-    take_keys(tmp_path, monkeypatch)
+    monkeypatch.setenv("S3BU_HOME", str(take_keys(tmp_path)))
     place: str = request.param
     names = {"nimbus": "original-bucket", "left": "leftovers-bucket"}
     if place == "directory":
@@ -74,13 +74,13 @@ def buckets(
     return Buckets(made)
 
 
-def take_keys(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the buckets' keys, the same for both, those of this machine."""
+def take_keys(directory: Path) -> Path:
+    """Copy the buckets' keys, which are the same for both, and return where they lie."""
     keys = directory / "keys"
     keys.mkdir()
     for name in ("secrets.yml", "identities.txt"):
         write_file(keys / name, (BUCKETS / "original-bucket" / name).read_bytes(), mode=0o600)
-    monkeypatch.setenv("S3BU_HOME", str(keys))
+    return keys
 
 
 def fill_bucket(client: Any, bucket: str, directory: Path, *, has_metadata: bool) -> None:
@@ -209,23 +209,19 @@ class Continued:
 
 
 @pytest.fixture(scope="module", params=["moto", "directory"])
-def continued(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Continued]:
+def continued(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Continued:
     directory = tmp_path_factory.mktemp("continued")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        take_keys(directory, monkeypatch)
-        if request.param == "directory":
-            repository = str(directory / "bucket")
-            shutil.copytree(BUCKETS / "original-bucket" / "objects", repository)
-        else:
-            url = request.getfixturevalue("moto_url")
-            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-            repository = "continued"
-            with contextlib.closing(s3_client(url)) as client:
-                client.create_bucket(Bucket=repository)
-                fill_bucket(client, repository, BUCKETS / "original-bucket", has_metadata=True)
-        yield back_up_again(directory, repository)
+    keys = take_keys(directory)
+    if request.param == "directory":
+        shutil.copytree(BUCKETS / "original-bucket" / "objects", directory / "bucket")
+        with own_environment(keys):
+            return back_up_again(directory, str(directory / "bucket"))
+    url = request.getfixturevalue("moto_url")
+    with contextlib.closing(s3_client(url)) as client:
+        client.create_bucket(Bucket="continued")
+        fill_bucket(client, "continued", BUCKETS / "original-bucket", has_metadata=True)
+    with own_environment(keys, url):
+        return back_up_again(directory, "continued")
 
 
 def back_up_again(directory: Path, repository: str) -> Continued:

@@ -23,6 +23,13 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     time.tzset()
 
 
+def is_moment_or_refused(text: str) -> bool:
+    try:
+        return parse_moment(text, now=NOW).tzinfo is UTC
+    except UsageError as error:
+        return error.hint is not None
+
+
 def local(*parts: int) -> datetime:
     return datetime(*parts).astimezone()  # type: ignore[arg-type]
 
@@ -88,7 +95,7 @@ def test_a_moment_is_in_utc(zone: str) -> None:
         "2026-W18-5",
         "2026-05-01x12:00",
         "0000-01-01",
-        "٣d",
+        "\u0663d",
         "2026-05-01\n",
         " 2026-05-01",
         "x" * 100_000,
@@ -101,18 +108,12 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0001-01-01", "9999-12-31", "9999-12-31T23:59", "0001-01-01T00:00+14:00"])
 def test_the_ends_of_time_are_a_moment_or_refused(zone: str, text: str) -> None:
-    try:
-        assert parse_moment(text, now=NOW).tzinfo is UTC
-    except UsageError as error:
-        assert "is no time" in error.message
+    assert is_moment_or_refused(text)
 
 
 @given(st.text(max_size=30) | st.from_regex(r"[0-9]{4}-[0-9T:. +Z-]{0,24}", fullmatch=True))
 def test_any_text_is_a_moment_or_refused(text: str) -> None:
-    try:
-        assert parse_moment(text, now=NOW).tzinfo is UTC
-    except UsageError as error:
-        assert error.hint
+    assert is_moment_or_refused(text)
 
 
 @given(st.datetimes(datetime(1980, 1, 1), datetime(2200, 1, 1)))

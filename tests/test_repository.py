@@ -1,9 +1,9 @@
-"""What lies in a repository and who may open it: recipients, jobs, manifests, and the snapshots that they are."""
+"""What lies in a repository and who may open it: recipients, jobs, manifests, contents."""
 
 import gzip
 import os
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,21 +12,16 @@ from s3bu.crypto import encrypt
 from s3bu.crypto.passphrase import encrypt_with_passphrase
 from s3bu.errors import (
     IntegrityError,
-    JobNotFoundError,
     KeyringError,
     ObjectExists,
     ObjectNotFound,
     PassphraseNotFoundError,
     RecipientsChangedError,
     RepositoryNotFoundError,
-    UsageError,
 )
 from s3bu.keyring import new_secret, write_secrets
 from s3bu.manifest import Header, format_entry
-from s3bu.progress import Silent
 from s3bu.repository import StoredManifest, layout
-from s3bu.repository.naming import find_snapshot
-from s3bu.snapshots import Line, summarise
 from s3bu.storage.memory import StoredObject
 from tests.fakes import (
     World,
@@ -209,8 +204,9 @@ def test_only_jobs_by_their_full_form_are_jobs(world: World) -> None:
 
 def test_two_machines_that_add_at_once_do_not_overwrite(world: World) -> None:
     def strike(key: str) -> None:
-        world.storage.before_send = lambda key: None
-        world.reopen().add_job("home", b"theirs")
+        if key == JOB_KEY:
+            world.storage.before_send = lambda key: None
+            world.reopen().add_job("home", b"theirs")
 
     world.storage.before_send = strike
     with pytest.raises(ObjectExists):
@@ -338,97 +334,6 @@ def test_where_that_cannot_be_found_out_it_is_asked_again(world: World) -> None:
     world.storage.denied.clear()
     world.reopen().probe("home")
     assert world.storage.has_conditional_writes is True
-
-
-# --- names of snapshots
-
-
-def put_history(world: World) -> list[str]:
-    """Store three snapshots, of the first three days of May 2026 at noon."""
-    days = [datetime(2026, 5, day, 12, 0, tzinfo=UTC) for day in (1, 2, 3)]
-    return [str(world.put_manifest([], key=manifest_key(f"{day:%Y-%m-%d}", 1), created=day)) for day in days]
-
-
-def found(world: World, text: str) -> str:
-    return str(find_snapshot(world.repository, text, now=NOW))
-
-
-def test_a_snapshot_is_found_by_label_time_or_key(world: World) -> None:
-    first, second, third = put_history(world)
-    assert found(world, "home/docs") == third
-    assert found(world, first) == first
-    assert found(world, "home/docs@2026-05-02T12:00Z") == second
-    assert found(world, "home/docs@2026-05-02T11:59Z") == first
-    assert found(world, "home/docs@2026-05-02T13:00+00:00") == second
-    assert found(world, "home/docs@30d") == second
-    assert found(world, "home/docs@9999-01-01") == third
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("", UsageError),
-        ("home", UsageError),
-        ("/docs", UsageError),
-        ("home/", UsageError),
-        ("home/pics", UsageError),
-        ("work/docs", JobNotFoundError),
-        ("home/docs@2026-04-30T12:00Z", UsageError),
-        ("home/docs@never", UsageError),
-        ("home/docs@", UsageError),
-        ("manifests/home/docs/home-docs-2026-05-01-00002.csv.gz", UsageError),
-        ("manifests/rubbish", UsageError),
-    ],
-)
-def test_what_names_no_snapshot_is_refused_with_a_hint(world: World, text: str, kind: type[UsageError]) -> None:
-    put_history(world)
-    with pytest.raises(kind) as caught:
-        found(world, text)
-    assert caught.value.hint
-
-
-# --- what each snapshot holds
-
-
-def test_snapshots_are_told_in_numbers(world: World) -> None:
-    first, second, third = (file_entry(name, name) for name in (b"a", b"bb", b"ccc"))
-    created = NOW - timedelta(days=1)
-    world.put_manifest([first, second], key=manifest_key("2026-01-01", 1), created=created)
-    changed = second._replace(mode=0o600)
-    world.put_manifest([changed, third], key=manifest_key("2026-01-02", 1), created=NOW)
-    before, after = summarise(world.repository, "home", "docs", Silent())
-    assert before == Line(manifest_key("2026-01-01", 1), created, "here", nfiles=2, nbytes=3, new=2)
-    assert after == Line(manifest_key("2026-01-02", 1), NOW, "here", nfiles=2, nbytes=5, new=1, changed=1, removed=1)
-
-
-def test_a_broken_snapshot_is_a_line_that_says_so_and_the_next_is_compared_with_the_one_before(world: World) -> None:
-    world.put_manifest([file_entry(b"a")], key=manifest_key("2026-01-01", 1))
-    broken = manifest_key("2026-01-02", 1)
-    world.put_private(str(broken), b"rubbish\n")
-    world.put_manifest([file_entry(b"a"), file_entry(b"b")], key=manifest_key("2026-01-03", 1))
-    lines = summarise(world.repository, "home", None, Silent())
-    assert [(line.error is None, line.new) for line in lines] == [(True, 1), (False, 0), (True, 1)]
-
-
-def test_labels_are_not_compared_with_each_other(world: World) -> None:
-    for label in ("docs", "pics"):
-        world.put_manifest([file_entry(b"a")], key=manifest_key("2026-01-01", 1, label=label))
-    assert [line.new for line in summarise(world.repository, None, None, Silent())] == [1, 1]
-
-
-def test_entries_that_were_never_backed_up_count_as_failed(world: World) -> None:
-    world.put_original_manifest(b"5,1600000000,0644,,unreadable\n")
-    (line,) = summarise(world.repository, "home", "docs", Silent())
-    assert (line.nfiles, line.nbytes, line.failed) == (0, 0, 1)
-
-
-def test_a_job_or_label_without_snapshots_is_told(world: World) -> None:
-    world.put_manifest([])
-    with pytest.raises(JobNotFoundError):
-        summarise(world.repository, "work", None, Silent())
-    with pytest.raises(UsageError) as caught:
-        summarise(world.repository, "home", "pics", Silent())
-    assert caught.value.hint == "it has docs"
 
 
 def test_keys_are_read_only_when_something_needs_them(tmp_path: Path, world: World) -> None:

@@ -18,13 +18,13 @@ from tests.running import (
     IS_LONG,
     IS_ROOT,
     Node,
+    own_environment,
     peak_memory_mib,
     succeed,
     tree,
     write_file,
     write_job,
 )
-from tests.servers import ACCESS_KEY, SECRET_KEY
 
 PLACES = ("directory", "rclone")
 MIB = 1024 * 1024
@@ -124,17 +124,11 @@ def dig(top: Path) -> None:
 
 @contextmanager
 def opened_place(request: pytest.FixtureRequest, directory: Path, place: str) -> Iterator[str]:
-    """Yield the name of a new repository, as the environment at the time has it, with keys of its own."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("S3BU_HOME", str(directory / "keys"))
-        if place == "directory":
-            name = str(directory / "repository")
-        else:
-            url = request.getfixturevalue("rclone_url")
-            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-            name = f"s3://round-trip/{directory.name}"
+    """Yield the name of a new repository, on a machine that has keys of its own."""
+    is_bucket = place == "rclone"
+    url = request.getfixturevalue("rclone_url") if is_bucket else None
+    name = f"s3://round-trip/{directory.name}" if is_bucket else str(directory / "repository")
+    with own_environment(directory / "keys", url):
         succeed("init", name)
         yield name
 

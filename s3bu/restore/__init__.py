@@ -6,7 +6,7 @@ a failure with its path, and everything else comes back. Manifest, contents and 
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -69,6 +69,7 @@ def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -
     """Decide what to write: all of the snapshot, or the paths in which the pattern is found.
 
     Paths that would leave the target, files that were never read, and what the run failed to back up are failures.
+    Directories above what was chosen come along, for the modes that they had: what lies in a private one may be open.
     """
     plan = Plan([], [], [], [], [])
     lists = {DIRECTORY: plan.directories, FILE: plan.files, SYMLINK: plan.links, SPECIAL: plan.special}
@@ -88,18 +89,32 @@ def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -
         if pattern is None or pattern.search(failed.path):
             what = "an older state, since" if failed.path in present else "not in the snapshot, since"
             plan.failures.append(Failure(failed.path, f"{what} it failed to be backed up: {failed.error}"))
+    if pattern is not None:
+        wanted = {entry.path for entry in plan.directories} | _above(present)
+        plan.directories[:] = [entry for entry in snapshot.entries if entry.kind == DIRECTORY and entry.path in wanted]
     return plan
+
+
+def _above(paths: Iterable[bytes]) -> set[bytes]:
+    """Return the directories in which these paths lie, up to the top."""
+    above: set[bytes] = set()
+    for path in paths:
+        parent = path.rpartition(b"/")[0]
+        while parent and parent not in above:
+            above.add(parent)
+            parent = parent.rpartition(b"/")[0]
+    return above
 
 
 def check(repository: Repository, plan: Plan) -> list[Failure]:
     """Return what could not be restored now: contents that are gone, archived or cut, by one listing."""
     wanted = {entry.hash for entry in plan.files}
     objects = {found: status for found, status in repository.objects() if found in wanted}
-    faults: dict[str, str | None] = {}
+    faults: dict[tuple[str, int], str | None] = {}
     for entry in plan.files:
-        if entry.hash not in faults:
-            faults[entry.hash] = _fault(repository, entry, objects.get(entry.hash))
-    checked = ((entry.path, faults[entry.hash]) for entry in plan.files)
+        if (entry.hash, entry.nbytes) not in faults:
+            faults[entry.hash, entry.nbytes] = _fault(repository, entry, objects.get(entry.hash))
+    checked = ((entry.path, faults[entry.hash, entry.nbytes]) for entry in plan.files)
     return [*plan.failures, *(Failure(path, fault) for path, fault in checked if fault)]
 
 
@@ -148,9 +163,10 @@ class _Restore:
         self._write_files()
         for entry in self._plan.links:
             self._outcome.nlinks += self._attempt(self._target.write_link, entry)
+        for path in sorted(self._target.root.created - {entry.path for entry in directories}):
+            self._attempt(self._target.finish_unnamed_directory, Entry(path, DIRECTORY, 0, 0, 0))
         for entry in reversed(directories):
             self._outcome.ndirectories += self._attempt(self._target.finish_directory, entry)
-        self._target.finish_unnamed_directories({entry.path for entry in directories})
         return self._outcome
 
     def _fail(self, failure: Failure) -> None:

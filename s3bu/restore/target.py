@@ -80,11 +80,10 @@ class Target:
             os.fchmod(directory, entry.mode & self._mode_mask)
             os.utime(directory, ns=(entry.mtime_ns, entry.mtime_ns))
 
-    def finish_unnamed_directories(self, named: set[bytes]) -> None:
-        """Give the directories that were made on the way, but of which the snapshot says nothing, an ordinary mode."""
-        for path in self.root.created - named:
-            with contextlib.suppress(FileNotFoundError), self.root.directory(path) as directory:
-                os.fchmod(directory, _UNNAMED_MODE)
+    def finish_unnamed_directory(self, entry: Entry) -> None:
+        """Give a directory that was made on the way, but of which the snapshot says nothing, an ordinary mode."""
+        with self.root.directory(entry.path) as directory:
+            os.fchmod(directory, _UNNAMED_MODE)
 
     # --- files
 

@@ -1,0 +1,1 @@
+"""One run: what it publishes, what it carries forward, and when it would rather publish nothing."""

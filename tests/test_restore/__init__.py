@@ -1,0 +1,1 @@
+"""A restore, from a snapshot or an object to files."""

@@ -1,0 +1,1 @@
+"""How contents get into the repository."""
