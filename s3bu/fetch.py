@@ -14,20 +14,25 @@ from s3bu.repository import Repository, layout
 from s3bu.storage import Download
 
 
-def fetch(repository: Repository, content_hash: str, nbytes: int | None, target: BinaryIO) -> None:
+def fetch(
+    repository: Repository, content_hash: str, nbytes: int | None, target: BinaryIO, begun: Download | None = None
+) -> None:
     """Write the content with that hash, and that length where it is known, to `target`.
 
+    `begun` is its object where that is open already, as `Storage.open_all` gives it; it is closed here.
     What stands in `target` is not that content before this returns: it is for a temporary file, or for memory.
     `IntegrityError` when another content, or none, is stored there; `NoIdentityError` when no identity opens it.
     """
     key = layout.content_key(content_hash)
     first = _Attempt(repository, key, content_hash, nbytes, is_packed=None)
-    if first.run(target):
-        return
+    with begun or repository.storage.open(key) as download:
+        if first.run(download, target):
+            return
     if first.is_packed or first.starts_like_gzip:
         second = _Attempt(repository, key, content_hash, nbytes, is_packed=not first.is_packed)
-        if second.run(target):
-            return
+        with repository.storage.open(key) as download:
+            if second.run(download, target):
+                return
     raise IntegrityError(f"{key}: what is stored there is not the content of that name")
 
 
@@ -48,21 +53,20 @@ class _Attempt:
         self._content_hash = content_hash
         self._nbytes = nbytes
 
-    def run(self, target: BinaryIO) -> bool:
-        """Fetch once, and say whether it was the content."""
+    def run(self, download: Download, target: BinaryIO) -> bool:
+        """Read the object once, and say whether it was the content."""
         target.seek(0)
         target.truncate()
-        with self._repository.storage.open(self._key) as download:
-            if self.is_packed is None:
-                self.is_packed = _looks_packed(download, self._nbytes)
-            sink = _Sink(target, self._key, self._nbytes, is_packed=self.is_packed)
-            try:
-                decrypt_stream(download, sink, self._repository.keyring.identities, name=self._key)
-                sink.finish()
-            except _NotThis:
-                return False
-            finally:
-                self.starts_like_gzip = sink.head == MAGIC
+        if self.is_packed is None:
+            self.is_packed = _looks_packed(download, self._nbytes)
+        sink = _Sink(target, self._key, self._nbytes, is_packed=self.is_packed)
+        try:
+            decrypt_stream(download, sink, self._repository.keyring.identities, name=self._key)
+            sink.finish()
+        except _NotThis:
+            return False
+        finally:
+            self.starts_like_gzip = sink.head == MAGIC
         return sink.hexdigest() == self._content_hash and self._nbytes in (None, sink.nbytes)
 
 

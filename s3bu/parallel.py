@@ -3,8 +3,9 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -52,16 +53,18 @@ def each(
     called, which makes the calls under way end soon; the pool is left only when they did.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="s3bu")
-    pending: set[Future[Result]] = set()
+    # The futures come here as they end: to wait for a set of them costs as much as the set is large, each time.
+    ended: SimpleQueue[Future[Result]] = SimpleQueue()
+    running = 0
     try:
         for item in items:
-            pending.add(pool.submit(function, item))
-            if len(pending) >= 4 * workers:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+            pool.submit(function, item).add_done_callback(ended.put)
+            running += 1
+            if running >= 4 * workers:
+                yield ended.get().result()
+                running -= 1
+        for _ in range(running):
+            yield ended.get().result()
     except BaseException:
         give_up()
         raise

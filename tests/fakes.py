@@ -11,6 +11,7 @@ import io
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -289,6 +290,15 @@ def strike_while_reading(
         return chunk
 
     monkeypatch.setattr(os, "pread", pread)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something holds that another thread is about to bring about."""
+    for _ in range(30_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("it did not come about within 30 seconds")
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 process does matters: signals, memory, permissions. `tree` reads a directory by means of its own, not those of s3bu.
 """
 
+import gc
 import hashlib
 import io
 import os
@@ -57,15 +58,16 @@ def _is_error(line: str) -> bool:
 
 
 def run(*arguments: Argument) -> Result:
-    """Run the program in this process; what it changes of the process (umask, signals) is put back."""
+    """Run the program in this process; what it changes of the process is put back."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
-    mask, handler = os.umask(0o077), signal.getsignal(signal.SIGTERM)
+    mask, handler, threshold = os.umask(0o077), signal.getsignal(signal.SIGTERM), gc.get_threshold()
     try:
         with redirect_stdout(out), redirect_stderr(err):
             code = main([os.fsdecode(argument) for argument in arguments])
     finally:
         os.umask(mask)
         signal.signal(signal.SIGTERM, handler)
+        gc.set_threshold(*threshold)
     return Result(code, _written(out), _written(err))
 
 
@@ -147,8 +149,8 @@ def _environment() -> Mapping[str, str]:
 def peak_memory_mib(*arguments: Argument) -> int:
     """Run the program as one of its own, which must succeed, and return the most memory that it had at once."""
     script = (
-        "import re, sys; from s3bu.cli import main; assert main(sys.argv[1:]) == 0; "
-        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+        "import os, re, sys; from s3bu.cli import main; code = main(sys.argv[1:]); "
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], flush=True); os._exit(code)"
     )
     command = [sys.executable, "-c", script, *(os.fsdecode(argument) for argument in arguments)]
     ended = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, timeout=SECONDS, check=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3bu.compare import (
@@ -96,6 +96,7 @@ def expected_status(path: bytes, sides: Side) -> str:
     return "both" if path in sides.scanned else REMOVED
 
 
+@settings(deadline=None)
 @given(SCANS, PARENTS)
 def test_every_path_of_either_side_comes_out_once_and_in_order(
     scanned: list[Entry | Failure], parent: list[Entry]
@@ -111,6 +112,7 @@ def test_every_path_of_either_side_comes_out_once_and_in_order(
     assert [path_of(one) for one in found] == sorted((path_of(one) for one in found), key=sort_key)
 
 
+@settings(deadline=None)
 @given(SCANS, PARENTS)
 def test_what_comes_out_is_what_the_model_says(scanned: list[Entry | Failure], parent: list[Entry]) -> None:
     sides = side(scanned, parent)
@@ -127,6 +129,7 @@ def test_what_comes_out_is_what_the_model_says(scanned: list[Entry | Failure], p
             assert one.entry is None
 
 
+@settings(deadline=None)
 @given(SCANS, PARENTS, st.booleans())
 def test_a_hash_is_taken_over_only_where_everything_speaks_for_it(
     scanned: list[Entry | Failure], parent: list[Entry], is_rehash: bool
@@ -144,6 +147,7 @@ def test_a_hash_is_taken_over_only_where_everything_speaks_for_it(
             assert one.entry.mtime_ns < TRUST.before_ns
 
 
+@settings(deadline=None)
 @given(SCANS, PARENTS)
 def test_nothing_is_called_unmodified_that_a_reader_could_tell_apart(
     scanned: list[Entry | Failure], parent: list[Entry]

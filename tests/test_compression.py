@@ -44,15 +44,15 @@ def inflate(packed: bytes, step: int = CHUNK) -> bytes:
     return plain
 
 
-@given(SHAPES, st.integers(1, 9))
 @settings(deadline=None)
+@given(SHAPES, st.integers(1, 9))
 def test_what_is_packed_python_unpacks(shape: bytes | int, level: int) -> None:
     plain = content(shape)
     assert gzip.decompress(GzipReader(io.BytesIO(plain), level=level).read()) == plain
 
 
-@given(SHAPES, st.integers(1000, 100_000))
 @settings(deadline=None)
+@given(SHAPES, st.integers(1000, 100_000))
 def test_packing_is_the_same_in_pieces(shape: bytes | int, size: int) -> None:
     plain = content(shape)
     reader = GzipReader(io.BytesIO(plain))
@@ -73,8 +73,8 @@ def test_at_the_end_a_reader_gives_nothing_again_and_again() -> None:
     assert [reader.read(), reader.read(5), reader.read(0)] == [b"", b"", b""]
 
 
-@given(SHAPES, st.integers(1, 5000))
 @settings(deadline=None)
+@given(SHAPES, st.integers(1, 5000))
 def test_what_python_packs_is_unpacked_however_it_is_fed(shape: bytes | int, step: int) -> None:
     plain = content(shape)
     assert inflate(gzip.compress(plain), step) == plain
@@ -101,6 +101,7 @@ def test_a_cut_stream_is_an_error_wherever_it_is_cut(plain: bytes) -> None:
             inflate(packed[:kept])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_an_altered_stream_never_gives_other_bytes_without_an_error(data: st.DataObject) -> None:
     packed = bytearray(gzip.compress(NOISE[:500] + b"z" * 500))
@@ -131,8 +132,8 @@ def test_a_bomb_comes_in_small_pieces() -> None:
     assert (max(sizes), sum(sizes)) == (CHUNK, 64 * 1024 * 1024)
 
 
-@given(SHAPES, st.integers(1000, 100_000))
 @settings(deadline=None)
+@given(SHAPES, st.integers(1000, 100_000))
 def test_a_reader_unpacks_in_pieces(shape: bytes | int, size: int) -> None:
     plain = content(shape)
     reader = GunzipReader(io.BytesIO(gzip.compress(plain)), origin="x")
@@ -141,8 +142,8 @@ def test_a_reader_unpacks_in_pieces(shape: bytes | int, size: int) -> None:
     assert b"".join(pieces) == plain
 
 
-@given(SHAPES, st.lists(st.integers(1, 300), min_size=1))
 @settings(deadline=None)
+@given(SHAPES, st.lists(st.integers(1, 300), min_size=1))
 def test_a_reader_does_not_mind_a_source_that_drips(shape: bytes | int, sizes: list[int]) -> None:
     plain = content(shape)
     drips = iter(lambda: sizes[0], 0)

@@ -5,7 +5,7 @@ import sys
 from typing import TextIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3bu.console import Console, counted, format_nbytes, print_error, print_table, shown, shown_line
@@ -45,6 +45,7 @@ def test_a_name_is_shown_readably(name: bytes | str, text: str) -> None:
     assert shown(name) == text
 
 
+@settings(deadline=None)
 @given(st.text(CHARACTERS))
 def test_any_text_can_be_shown_and_encoded(text: str) -> None:
     assert is_safe(shown(text))
@@ -52,6 +53,7 @@ def test_any_text_can_be_shown_and_encoded(text: str) -> None:
     (shown(text) + shown_line(text)).encode()
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(), min_size=2, max_size=2, unique=True))
 def test_different_names_are_shown_differently(names: list[bytes]) -> None:
     assert shown(names[0]) != shown(names[1])

@@ -287,7 +287,7 @@ def test_a_source_that_is_a_file_is_refused(scene: Scene) -> None:
 
 def test_a_source_that_a_rule_skips_whole_is_refused(scene: Scene) -> None:
     write_job(scene.job, {"src": "source"}, "skip_dir_items:\n- b\n")
-    check(scene.backup(), 1, "skip_dir_items skips the whole source, since it contains 'b'", "remove that item")
+    check(scene.backup(), 2, "skip_dir_items skips the whole source, since it contains 'b'", "remove that item")
     assert len(scene.manifests()) == 1
 
 

@@ -4,7 +4,7 @@ import re
 from datetime import date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3bu.errors import S3buError
@@ -19,17 +19,20 @@ CLOCKS = st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 30))
 NOON = datetime(2026, 5, 1, 12, 0, 0)
 
 
+@settings(deadline=None)
 @given(MANIFEST_KEYS)
 def test_a_manifests_key_is_read_back(key: ManifestKey) -> None:
     assert parse_manifest_key(str(key)) == key
 
 
+@settings(deadline=None)
 @given(MANIFEST_KEYS, MANIFEST_KEYS)
 def test_keys_of_one_label_order_as_their_texts_do(first: ManifestKey, second: ManifestKey) -> None:
     second = ManifestKey(first.job, first.label, second.day, second.second)
     assert (first < second) == (str(first) < str(second))
 
 
+@settings(deadline=None)
 @given(MANIFEST_KEYS, CLOCKS)
 def test_the_next_key_always_sorts_after_the_newest(newest: ManifestKey, now: datetime) -> None:
     key = next_manifest_key(newest.job, newest.label, newest, now)
@@ -37,6 +40,7 @@ def test_the_next_key_always_sorts_after_the_newest(newest: ManifestKey, now: da
     assert parse_manifest_key(str(key)) == key
 
 
+@settings(deadline=None)
 @given(st.lists(CLOCKS, min_size=1, max_size=20))
 def test_a_history_made_by_any_clocks_never_goes_back(clocks: list[datetime]) -> None:
     history: list[ManifestKey] = []
@@ -119,6 +123,7 @@ def test_a_label_of_the_original_may_have_a_slash() -> None:
     assert parse_manifest_key(key) == manifest_key("2026-05-01", 1, label="src/x")
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=80) | MANIFEST_KEYS.map(str).flatmap(lambda key: st.text(max_size=2).map(lambda more: key + more))
 )
@@ -132,6 +137,7 @@ def test_the_stamp_is_the_time_of_the_key() -> None:
     assert manifest_key("2026-05-01", 99_999).stamp == datetime(2026, 5, 1) + timedelta(seconds=99_999)
 
 
+@settings(deadline=None)
 @given(NAMES, st.integers(0, 999_999_999))
 def test_a_jobs_key_is_read_back(name: str, version: int) -> None:
     assert layout.parse_job_key(layout.job_key(name, version)) == (name, version)

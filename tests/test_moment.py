@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3bu.errors import UsageError
@@ -111,11 +111,13 @@ def test_the_ends_of_time_are_a_moment_or_refused(zone: str, text: str) -> None:
     assert is_moment_or_refused(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30) | st.from_regex(r"[0-9]{4}-[0-9T:. +Z-]{0,24}", fullmatch=True))
 def test_any_text_is_a_moment_or_refused(text: str) -> None:
     assert is_moment_or_refused(text)
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(1980, 1, 1), datetime(2200, 1, 1)))
 def test_what_is_printed_is_at_or_before_itself_when_typed_in(moment: datetime) -> None:
     whole = moment.replace(microsecond=0, tzinfo=UTC)

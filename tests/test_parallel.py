@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from s3bu.parallel import Budget, each
+from tests.fakes import wait_for
 
 
 def nothing() -> None:
@@ -196,12 +197,10 @@ def test_a_large_claim_is_not_overtaken_by_small_ones_for_ever() -> None:
     with budget.claim(5):
         large = threading.Thread(target=ask, args=("large", 10))
         large.start()
-        while not budget._queue:
-            pass
+        wait_for(lambda: budget._queue)
         small = threading.Thread(target=ask, args=("small", 1))
         small.start()
-        while len(budget._queue) < 2:
-            pass
+        wait_for(lambda: len(budget._queue) == 2)
         assert order == []
     large.join()
     small.join()

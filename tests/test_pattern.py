@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3bu.errors import UsageError
@@ -103,6 +103,7 @@ def test_the_message_says_what_is_wrong_in_one_line() -> None:
     assert "\n" not in caught.value.message
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.text("[]!^-\\*?/.a&~|", max_size=12))
 def test_any_glob_is_a_pattern_or_refused(pattern: str) -> None:
     try:
@@ -112,6 +113,7 @@ def test_any_glob_is_a_pattern_or_refused(pattern: str) -> None:
     assert isinstance(compiled, re.Pattern)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=20).filter(lambda name: not set(name) & set(b"*?[/") and not name.startswith(b"re:")))
 def test_a_name_without_signs_matches_itself(name: bytes) -> None:
     pattern = name.decode("utf-8", "surrogateescape")

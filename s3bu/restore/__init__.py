@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from s3bu.errors import IntegrityError, NoIdentityError, S3buError, StorageError
 from s3bu.fetch import fetch
@@ -17,12 +18,14 @@ from s3bu.parallel import Budget, each
 from s3bu.patience import Patience
 from s3bu.progress import Failure, Progress
 from s3bu.repository import Repository, Snapshot
-from s3bu.repository.layout import smallest_object
+from s3bu.repository.layout import content_key, smallest_object
 from s3bu.restore.target import TakenError, Target, check_path
 from s3bu.scan import reason
-from s3bu.storage import PART_BOUND, ObjectStat
+from s3bu.storage import PART_BOUND, Download, ObjectStat
 
-WORKERS = 16
+WORKERS = 8
+_BATCH = 16
+_BATCH_NBYTES = 1024 * 1024
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _UNOPENED_BOUND = 50
@@ -190,10 +193,10 @@ class _Restore:
             # A missing or open file of identities is the whole run's error, not each file's.
             _ = self._repository.keyring.identities
         self._progress.phase("restoring", files=len(self._plan.files), nbytes=self._plan.nbytes)
-        for written in each(
-            self._write_content, by_content.values(), workers=WORKERS, give_up=self._repository.storage.stop
-        ):
-            self._count(written)
+        batches = _batches(by_content.values())
+        for batch in each(self._write_batch, batches, workers=WORKERS, give_up=self._repository.storage.stop):
+            for written in batch:
+                self._count(written)
         if self._unopened and not (self._outcome.nfiles or self._outcome.nright):
             raise self._unopened[0]
 
@@ -208,24 +211,38 @@ class _Restore:
         nbytes = sum(entry.nbytes for entry in done)
         self._progress.advance(files=len(done) + len(written.failures), nbytes=nbytes)
 
-    def _write_content(self, entries: list[Entry]) -> "_Written":
-        """Write one content to every path that has it, fetching it once; runs on a thread of the pool."""
-        written = _Written()
-        wanted = [entry for entry in entries if not self._is_settled(entry, written)]
-        if not wanted:
-            return written
+    def _write_batch(self, groups: list[list[Entry]]) -> "list[_Written]":
+        """Write a few contents, each to every path that has it; runs on a thread of the pool."""
+        written = [_Written() for _ in groups]
+        wanted = [
+            ([entry for entry in group if not self._is_settled(entry, one)], one)
+            for group, one in zip(groups, written, strict=True)
+        ]
+        wanted = [(entries, one) for entries, one in wanted if entries]
+        if wanted and wanted[0][0][0].nbytes > PART_BOUND:
+            self._write_content(*wanted[0], self._write_large)
+        elif wanted:
+            self._write_together(wanted)
+        return written
+
+    def _write_together(self, wanted: "list[tuple[list[Entry], _Written]]") -> None:
+        """Fetch small contents all at once, and write each."""
+        with self._budget.claim(2 * sum(entries[0].nbytes for entries, _ in wanted) + _CHUNK):
+            keys = [content_key(entries[0].hash) for entries, _ in wanted]
+            for (entries, written), begun in zip(wanted, self._repository.storage.open_all(keys), strict=True):
+                self._write_content(entries, written, partial(self._write_small, begun))
+
+    def _write_content(
+        self, entries: list[Entry], written: "_Written", write: "Callable[[list[Entry], _Written], None]"
+    ) -> None:
         try:
-            if wanted[0].nbytes <= PART_BOUND:
-                self._write_small(wanted, written)
-            else:
-                self._write_large(wanted, written)
+            write(entries, written)
             self._patience.reward()
             self._has_opened = True
         except (IntegrityError, StorageError, NoIdentityError) as error:
             self._judge(error)
             done = {entry.path for entry in written.entries} | {failure.path for failure in written.failures}
-            written.failures += [Failure(entry.path, error.message) for entry in wanted if entry.path not in done]
-        return written
+            written.failures += [Failure(entry.path, error.message) for entry in entries if entry.path not in done]
 
     def _judge(self, error: S3buError) -> None:
         """Raise what ends the run: a storage that is gone, or identities that open nothing of many contents.
@@ -249,18 +266,33 @@ class _Restore:
             written.right.append(entry)
         return is_right
 
-    def _write_small(self, entries: list[Entry], written: "_Written") -> None:
-        with self._budget.claim(2 * entries[0].nbytes + _CHUNK):
-            content = io.BytesIO()
-            fetch(self._repository, entries[0].hash, entries[0].nbytes, content)
-            for entry in entries:
-                with written.noting(entry), self._target.writing(entry) as file:
-                    file.write(content.getbuffer())
+    def _write_small(self, begun: Download | StorageError, entries: list[Entry], written: "_Written") -> None:
+        if isinstance(begun, StorageError):
+            raise begun
+        content = io.BytesIO()
+        fetch(self._repository, entries[0].hash, entries[0].nbytes, content, begun)
+        for entry in entries:
+            with written.noting(entry), self._target.writing(entry) as file:
+                file.write(content.getbuffer())
 
     def _write_large(self, entries: list[Entry], written: "_Written") -> None:
         for entry in entries:
             with written.noting(entry), self._target.writing(entry) as file:
                 fetch(self._repository, entry.hash, entry.nbytes, file)
+
+
+def _batches(groups: Iterable[list[Entry]]) -> Iterator[list[list[Entry]]]:
+    """Yield contents together as long as they are small: handing over costs as much as a file."""
+    batch: list[list[Entry]] = []
+    nbytes = 0
+    for group in groups:
+        if batch and (len(batch) == _BATCH or nbytes + group[0].nbytes > _BATCH_NBYTES):
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(group)
+        nbytes += group[0].nbytes
+    if batch:
+        yield batch
 
 
 @dataclass(slots=True)

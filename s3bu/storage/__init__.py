@@ -136,6 +136,12 @@ class Storage(Protocol):
         `ObjectNotFound`, `ObjectArchived` and `AccessDenied` come here, not with the first `read`.
         """
 
+    def open_all(self, keys: Sequence[str]) -> "Sequence[Download | StorageError]":
+        """Begin to read several small objects at once, and return for each what `open` would return or raise.
+
+        What concerns them all is raised, as by `put_all`.
+        """
+
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield the objects whose keys begin with `prefix` and come after `after`, in byte order of their keys."""
 
@@ -162,3 +168,17 @@ def _put_caught(storage: Storage, one: Put) -> StorageError | None:
     except StorageError as error:
         return error
     return None
+
+
+def open_one_by_one(storage: Storage, keys: Sequence[str]) -> list[Download | StorageError]:
+    """Do what `Storage.open_all` does where opening together gains nothing."""
+    return [_open_caught(storage, key) for key in keys]
+
+
+def _open_caught(storage: Storage, key: str) -> Download | StorageError:
+    try:
+        return storage.open(key)
+    except StorageStopped:
+        raise
+    except StorageError as error:
+        return error

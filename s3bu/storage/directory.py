@@ -25,7 +25,7 @@ from s3bu.errors import (
     StorageError,
     StorageStopped,
 )
-from s3bu.storage import ObjectStat, Put, put_one_by_one
+from s3bu.storage import Download, ObjectStat, Put, open_one_by_one, put_one_by_one
 from s3bu.storage.directory_tree import (
     below,
     encoded,
@@ -139,6 +139,10 @@ class DirectoryStorage:
         except OSError as error:
             raise self.fault(error, key) from error
         return DirectoryDownload(self, key, descriptor, start)
+
+    def open_all(self, keys: Sequence[str]) -> Sequence[Download | StorageError]:
+        """Begin to read objects one after the other."""
+        return open_one_by_one(self, keys)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield the files under a prefix; one directory's names are held at a time, and links are passed over."""

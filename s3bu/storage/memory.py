@@ -17,7 +17,7 @@ from s3bu.errors import (
     StorageError,
     StorageStopped,
 )
-from s3bu.storage import ObjectStat, Put, put_one_by_one
+from s3bu.storage import Download, ObjectStat, Put, open_one_by_one, put_one_by_one
 
 _numbers = itertools.count(1)
 
@@ -95,6 +95,10 @@ class MemoryStorage:
         if key in self.archived:
             raise ObjectArchived(f"{self.url}/{key} lies in an archive class", hint="bring it back first")
         return MemoryDownload(stored, start)
+
+    def open_all(self, keys: Sequence[str]) -> Sequence[Download | StorageError]:
+        """Begin to read objects one after the other."""
+        return open_one_by_one(self, keys)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield what lies under a prefix, as it was when the listing began."""

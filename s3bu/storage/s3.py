@@ -112,6 +112,21 @@ class S3Storage:
         store = self._made_stores().reading
         opened = self._calls.run(lambda: self._open(store, request, start))
         self._connection.has_answered = True
+        return self._download(request, opened)
+
+    def open_all(self, keys: Sequence[str]) -> list[S3Download | StorageError]:
+        """Begin to read objects, all under way at once; one hand-over to the loop serves them all."""
+        store = self._made_stores().reading
+
+        async def open_all() -> list[S3Download | StorageError]:
+            return await asyncio.gather(*(self._open_caught(store, key) for key in keys))
+
+        answers = self._calls.run(open_all)
+        if any(isinstance(answer, S3Download) for answer in answers):
+            self._connection.has_answered = True
+        return answers
+
+    def _download(self, request: Request, opened: Opened) -> S3Download:
         return S3Download(self._calls, request, opened, self._patience.put_most)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
@@ -168,10 +183,18 @@ class S3Storage:
         put = one if self.has_conditional_writes else replace(one, create=False)
         return self._request("s3:PutObject", one.key), put
 
+    async def _open_caught(self, store: S3Store, key: str) -> S3Download | StorageError:
+        try:
+            request = self._request("s3:GetObject", key)
+            return self._download(request, await self._open(store, request, 0))
+        except StorageError as error:
+            return error
+
     async def _open(self, store: S3Store, request: Request, start: int) -> Opened:
         seconds = self._patience.put_most if self._connection.has_answered else self._patience.first
         try:
-            return await asyncio.wait_for(open_object(store, request, start), seconds)
+            async with asyncio.timeout(seconds):
+                return await open_object(store, request, start)
         except FAULTS as error:
             raise self._fault(error, request) from error
 

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import (
-    World,
-)
+from tests.fakes import World
 
 
 @pytest.fixture

@@ -10,11 +10,7 @@ from s3bu.backup import run as run_backup
 from s3bu.job import Job
 from s3bu.manifest import FILE, Entry
 from s3bu.repository import Snapshot
-from tests.fakes import (
-    Listener,
-    World,
-    file_entry,
-)
+from tests.fakes import Listener, World, file_entry
 
 TEXT = b"some text"
 

@@ -12,15 +12,7 @@ from s3bu.errors import AccessDenied, StorageError, StorageStopped
 from s3bu.manifest import FILE, FailedPath
 from s3bu.progress import Failure
 from s3bu.scan import SourceMissingError
-from tests.fakes import (
-    OLD,
-    World,
-    file_entry,
-    hash_of,
-    key_of,
-    refuse,
-    without_override,
-)
+from tests.fakes import OLD, World, file_entry, hash_of, key_of, refuse, without_override
 from tests.test_backup.runs import TEXT, back_up, counts, files, numbered, plant, run
 
 

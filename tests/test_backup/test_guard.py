@@ -7,12 +7,7 @@ from s3bu.compare import CARRIED, NEW, REMOVED, UNMODIFIED
 from s3bu.errors import StorageError
 from s3bu.manifest import Entry
 from s3bu.repository import layout
-from tests.fakes import (
-    World,
-    file_entry,
-    manifest_key,
-    without_override,
-)
+from tests.fakes import World, file_entry, manifest_key, without_override
 from tests.test_backup.runs import TEXT, back_up, counts, numbered, plant, run
 
 

@@ -15,15 +15,7 @@ from s3bu.manifest import DIRECTORY, SPECIAL, format_entry
 from s3bu.repository import layout
 from s3bu.scan import SourceMissingError
 from s3bu.storage.memory import StoredObject
-from tests.fakes import (
-    OLD,
-    World,
-    another_recipient,
-    file_entry,
-    hash_of,
-    key_of,
-    without_override,
-)
+from tests.fakes import OLD, World, another_recipient, file_entry, hash_of, key_of, without_override
 from tests.test_backup.runs import TEXT, back_up, counts, files, run, set_created
 
 

@@ -14,20 +14,10 @@ from s3bu.restore import run as run_restore
 from s3bu.restore.target import Target
 from s3bu.storage import PART_BOUND
 from s3bu.storage.memory import StoredObject
-from tests.fakes import (
-    OLD,
-    SECOND,
-    Listener,
-    World,
-    file_entry,
-    key_of,
-    manifest_key,
-)
+from tests.fakes import OLD, SECOND, Listener, World, file_entry, key_of, manifest_key
 
 TEXT = b"some text"
-
 LARGE = bytes(PART_BOUND) + b"!"
-
 HOSTILE = (b"/etc/x", b"../x", b"a/../../x", b"", b"a//x", b"a/./x", b"a/", b"a\0x", b"..", b"/")
 
 

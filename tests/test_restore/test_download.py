@@ -4,24 +4,11 @@ import os
 
 import pytest
 
-from s3bu.errors import (
-    IntegrityError,
-    ObjectNotFound,
-    S3buError,
-    StorageError,
-    UsageError,
-)
+from s3bu.errors import IntegrityError, ObjectNotFound, S3buError, StorageError, UsageError
 from s3bu.progress import Failure
 from s3bu.restore.download import download
 from s3bu.storage.memory import StoredObject
-from tests.fakes import (
-    World,
-    file_entry,
-    hash_of,
-    key_of,
-    refuse,
-    write,
-)
+from tests.fakes import World, file_entry, hash_of, key_of, refuse, write
 from tests.test_restore.restoring import TEXT, mode_of, restore, stored, target_of, tree
 
 

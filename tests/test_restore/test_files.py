@@ -6,23 +6,10 @@ import threading
 import pytest
 
 from s3bu.crypto import encrypt
-from s3bu.errors import (
-    AccessDenied,
-    KeyringError,
-    NoIdentityError,
-    StorageError,
-)
+from s3bu.errors import AccessDenied, KeyringError, NoIdentityError, StorageError
 from s3bu.restore.target import TargetFull
 from s3bu.storage.memory import StoredObject
-from tests.fakes import (
-    OLD,
-    SECOND,
-    World,
-    another_recipient,
-    key_of,
-    refuse,
-    write,
-)
+from tests.fakes import OLD, SECOND, World, another_recipient, key_of, refuse, write
 from tests.test_restore.restoring import LARGE, TEXT, damage, directory, link, mode_of, restore, stored, tree
 
 

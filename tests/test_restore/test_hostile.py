@@ -9,18 +9,8 @@ import pytest
 from s3bu.manifest import Entry
 from s3bu.restore import run as run_restore
 from s3bu.restore.target import Target
-from tests.fakes import (
-    Listener,
-    World,
-)
-from tests.test_restore.restoring import (
-    HOSTILE,
-    directory,
-    link,
-    plan,
-    restore,
-    stored,
-)
+from tests.fakes import Listener, World
+from tests.test_restore.restoring import HOSTILE, directory, link, plan, restore, stored
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

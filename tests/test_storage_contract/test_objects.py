@@ -106,6 +106,24 @@ def test_of_several_puts_an_impossible_key_fails_alone(storage: Storage) -> None
     assert keys(storage) == ["a", "d"]
 
 
+def test_several_objects_are_opened_at_once(storage: Storage) -> None:
+    bodies = {f"data/{number}": b"%d" % number * 1000 for number in range(50)}
+    storage.put_all([Put(key, body, {}) for key, body in bodies.items()])
+    opened = storage.open_all(list(bodies))
+    assert [download.read() for download in opened if not isinstance(download, StorageError)] == [*bodies.values()]
+
+
+def test_nothing_is_opened_at_once(storage: Storage) -> None:
+    assert list(storage.open_all([])) == []
+
+
+def test_of_several_objects_the_missing_ones_fail_alone(storage: Storage) -> None:
+    storage.put_all([Put("a", b"first", {}), Put("c", b"third", {})])
+    first, second, third = storage.open_all(["a", "b", "c"])
+    assert isinstance(second, ObjectNotFound)
+    assert [one.read() for one in (first, third) if not isinstance(one, StorageError)] == [b"first", b"third"]
+
+
 def test_of_eight_creates_at_once_one_wins(storage: Storage) -> None:
     if not probe(storage):
         pytest.skip("the server has no conditional writes")
@@ -212,6 +230,7 @@ def test_a_missing_repository_is_said(absent: Storage) -> None:
         lambda: absent.open("x"),
         lambda: absent.put("x", b"", {}),
         lambda: absent.put_all([Put("x", b"", {}), Put("y", b"", {})]),
+        lambda: absent.open_all(["x", "y"]),
         lambda: list(absent.list("")),
         lambda: absent.delete("x"),
     ):
@@ -253,6 +272,7 @@ def test_nothing_is_done_after_a_stop(storage: Storage) -> None:
         lambda: storage.open("x"),
         lambda: storage.put("x", b"", {}),
         lambda: storage.put_all([Put("x", b"", {}), Put("y", b"", {})]),
+        lambda: storage.open_all(["x", "x"]),
         lambda: list(storage.list("")),
         lambda: storage.delete("x"),
         lambda: write(storage, "x", b"hello"),

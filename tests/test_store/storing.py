@@ -10,16 +10,11 @@ from s3bu.rooted import Root
 from s3bu.scan import Scan
 from s3bu.storage import PART_BOUND
 from s3bu.store import Gone, Store, Stored
-from tests.fakes import (
-    World,
-)
+from tests.fakes import World
 
 NOISE = random.Random(1).randbytes(PART_BOUND + 300_000)
-
 """A content too long to be put in one request."""
-
 OTHER = NOISE[::-1]
-
 TEXT = b"some text that packs well " * 1000
 
 

@@ -9,15 +9,7 @@ import pytest
 
 from s3bu.progress import Failure
 from s3bu.store import Gone, Stored
-from tests.fakes import (
-    OLD,
-    World,
-    file_entry,
-    hash_of,
-    key_of,
-    strike_while_reading,
-    without_override,
-)
+from tests.fakes import OLD, World, file_entry, hash_of, key_of, strike_while_reading, without_override
 from tests.test_store.storing import NOISE, OTHER, TEXT, entry_of, rewrite, scanned, store
 
 

@@ -13,13 +13,7 @@ from s3bu.rooted import Root
 from s3bu.storage import PART_BOUND
 from s3bu.storage.memory import StoredObject
 from s3bu.store import Gone, Store, Stored
-from tests.fakes import (
-    World,
-    file_entry,
-    hash_of,
-    key_of,
-    refuse,
-)
+from tests.fakes import World, file_entry, hash_of, key_of, refuse, wait_for
 from tests.test_store.storing import NOISE, TEXT, entry_of, make_store, scanned, store
 
 
@@ -142,8 +136,7 @@ def test_who_relied_on_an_upload_under_way_that_fails_is_told_so(world: World, p
         first, second = scanned(world)
         uploading = threading.Thread(target=lambda: found.extend(made.store(root, [first])))
         uploading.start()
-        while not contents.stored:
-            pass
+        wait_for(lambda: contents.stored)
         assert list(made.store(root, [second])) == [Stored(file_entry(b"second", plain), 0)]
         relied.set()
         uploading.join()

@@ -11,7 +11,6 @@ from s3bu.restore.target import Target
 from tests.fakes import file_entry
 
 CONTENT = b"the content"
-
 ENTRY = file_entry(b"a/file", CONTENT, mode=0o640)
 
 
