@@ -129,7 +129,7 @@ def _back_up(shared: _Run, source: Source) -> Outcome:
         settling = _Settling(shared, outcome, parent, created, results)
         lines = list(settling.lines(differences))
         if settling.is_worth_publishing():
-            outcome.published = _publish(shared, source, manifests, Origin(created, parent), lines)
+            outcome.published = _publish(shared, source, Origin(created, parent), lines)
     except (SourceMissingError, JobError, DeletionsRefusedError) as error:
         outcome.error = error
     return outcome
@@ -357,11 +357,13 @@ def _written(failure: Failure) -> bytes:
     return failure.path[:FAILED_PATH_BOUND]
 
 
-def _publish(
-    shared: _Run, source: Source, manifests: list[StoredManifest], origin: Origin, lines: list[bytes]
-) -> ManifestKey:
-    """Put the manifest under the next free key; another machine may take one in the same second."""
+def _publish(shared: _Run, source: Source, origin: Origin, lines: list[bytes]) -> ManifestKey:
+    """Put the manifest under the next free key; another machine may take one in the same second.
+
+    The label is listed again, since a snapshot that was made elsewhere meanwhile must not come after this one.
+    """
     shared.progress.phase("publishing the snapshot")
+    manifests = shared.repository.manifests(shared.job.name, source.label)
     newest = manifests[-1].key if manifests else None
     for _ in range(_PUBLISH_ATTEMPTS):
         key = next_manifest_key(shared.job.name, source.label, newest, datetime.now())

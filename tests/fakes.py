@@ -292,6 +292,18 @@ def strike_while_reading(
     monkeypatch.setattr(os, "pread", pread)
 
 
+def strike_before_open(monkeypatch: pytest.MonkeyPatch, name: bytes, action: Callable[[], object]) -> None:
+    """Do something, once, just before a file of that name is opened, after it was looked at."""
+    real_open, actions = os.open, iter([action])
+
+    def struck_open(path: bytes | str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == name:
+            next(actions, int)()
+        return real_open(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", struck_open)
+
+
 def wait_for(condition: Callable[[], object]) -> None:
     """Wait until something holds that another thread is about to bring about."""
     for _ in range(30_000):

@@ -25,7 +25,7 @@ import pytest
 import s3bu
 from s3bu.cli import main
 from s3bu.crypto import encrypt
-from s3bu.crypto.passphrase import encrypt_with_passphrase
+from s3bu.crypto.passphrase import decrypt_with_passphrase, encrypt_with_passphrase
 from s3bu.crypto.recipients import parse_recipients
 from s3bu.keyring import load_secrets
 from tests.servers import ACCESS_KEY, SECRET_KEY
@@ -37,6 +37,7 @@ IS_CI = bool(os.environ.get("CI"))
 IS_ROOT = os.geteuid() == 0
 SECONDS = 300
 """After this long a program is taken to hang."""
+WORK_FACTOR = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,17 @@ class Result:
     def errors(self) -> list[str]:
         """The lines of errors and hints, without the program's name."""
         return [line.removeprefix("s3bu: ") for line in self.err.splitlines() if _is_error(line)]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What the run says of each path that failed."""
+        lines = (line.removeprefix("error: ") for line in self.errors if line.startswith("error: "))
+        return dict(line.split(": ", 1) for line in lines)
+
+    @property
+    def failed(self) -> set[str]:
+        """The paths that failed."""
+        return set(self.failures)
 
 
 def _is_error(line: str) -> bool:
@@ -82,6 +94,16 @@ def succeed(*arguments: Argument) -> Result:
     result = run(*arguments)
     assert (result.code, result.errors) == (0, []), result
     return result
+
+
+def check_refusal(result: Result, code: int, *words: str) -> None:
+    """Hold a result to its exit code, to the form of errors, and to words that they must have."""
+    assert result.code == code, result
+    assert result.errors, result
+    assert result.errors[0].startswith("error: ")
+    assert not any(line.endswith(".") for line in result.errors), result.errors
+    said = "\n".join(result.errors)
+    assert [word for word in words if word not in said] == [], said
 
 
 def program(*arguments: Argument, prefix: Sequence[str] = ()) -> Result:
@@ -280,6 +302,14 @@ class Scene:
         found = (self.repository / "manifests" / "home" / label).glob("*.csv.gz")
         return sorted(str(path.relative_to(self.repository)) for path in found)
 
+    def quicken(self) -> None:
+        """Encrypt the manifests anew with the least work for scrypt, so that each test opens them in no time."""
+        passphrase = load_secrets(self.secrets)[-1].passphrase
+        for key in self.manifests():
+            path = self.repository / key
+            plain = decrypt_with_passphrase(path.read_bytes(), [passphrase])
+            path.write_bytes(encrypt_with_passphrase(plain, passphrase, work_factor=WORK_FACTOR))
+
     def contents(self) -> set[str]:
         """Return the hashes that are stored."""
         return {path.name for path in (self.repository / "data").rglob("*") if path.is_file()}
@@ -302,7 +332,7 @@ class Scene:
         passphrase = load_secrets(self.secrets)[-1].passphrase
         path = self.repository / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encrypt_with_passphrase(plain, passphrase, work_factor=8))
+        path.write_bytes(encrypt_with_passphrase(plain, passphrase, work_factor=WORK_FACTOR))
         return key
 
 
@@ -336,4 +366,5 @@ def backed_up(root: Path, *, big: int = 0) -> Scene:
         if big:
             write_file(scene.source / "big", random.Random(1).randbytes(big))
         succeed("backup", scene.repository, scene.job)
+    scene.quicken()
     return scene

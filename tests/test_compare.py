@@ -202,7 +202,7 @@ def test_an_mtime_of_zero_is_never_trusted() -> None:
 
 
 def test_an_entry_that_the_original_could_not_read_is_read_again() -> None:
-    assert only(FOUND, PREVIOUS._replace(hash="")).entry == FOUND
+    assert only(FOUND, PREVIOUS._replace(hash="")) == (CHANGED, FOUND, PREVIOUS._replace(hash=""))
 
 
 def test_a_new_mode_alone_needs_no_reading() -> None:

@@ -108,27 +108,21 @@ def files(root: Path) -> dict[bytes, tuple[str | bytes, int, int]]:
     return {path: (node.content, node.mode, node.mtime) for path, node in found if node.kind == stat.S_IFREG}
 
 
-def named_failures(err: str) -> dict[str, str]:
-    """Return the paths that a run says failed, with what it says of each."""
-    lines = (line.removeprefix("s3bu: error: ") for line in err.splitlines() if line.startswith("s3bu: error: "))
-    return dict(line.split(": ", 1) for line in lines)
-
-
 @pytest.mark.parametrize("key", LOST)
 def test_a_snapshot_of_the_original_comes_back_as_it_was(buckets: Buckets, key: str, tmp_path: Path) -> None:
     result = run("restore", buckets.of(key), key, tmp_path / "out")
     assert files(tmp_path / "out") == expected(key)
-    failures = named_failures(result.err)
-    assert failures.keys() == {os.fsdecode(path) for path in LOST[key]}
-    assert all(LOST[key][os.fsencode(path)] in why for path, why in failures.items()), failures
+    assert result.failed == {os.fsdecode(path) for path in LOST[key]}
+    assert all(LOST[key][os.fsencode(path)] in why for path, why in result.failures.items()), result
     assert result.code == (3 if LOST[key] else 0)
 
 
+@bare
 def test_a_check_says_what_cannot_come_back(buckets: Buckets) -> None:
     key = "manifests/left/src/left-src-2026-11-23-19043.csv.gz"
     result = run("restore", buckets.of(key), key, "/nowhere", "-c")
     # That another content lies under a key shows only when it is read.
-    assert named_failures(result.err) == {"gone": "its content is not in the repository"}
+    assert result.failures == {"gone": "its content is not in the repository"}
     assert "8 files" in result.out
     assert "1 path cannot come back" in result.out
     assert result.code == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.rooted import Root
-from tests.fakes import write
+from tests.fakes import strike_before_open, write
 
 
 @pytest.fixture
@@ -52,6 +52,24 @@ def test_a_fifo_is_refused_at_once(root: Path) -> None:
     os.mkfifo(root / "fifo")
     with pytest.raises(OSError, match="not a regular file"):
         read(root, b"fifo")
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_a_file_swapped_just_before_it_is_opened_is_refused_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = root / "a" / "file"
+
+    def swap() -> None:
+        path.unlink()
+        if kind == "link":
+            path.symlink_to(root.parent / "outside" / "secret")
+        else:
+            os.mkfifo(path)
+
+    strike_before_open(monkeypatch, b"file", swap)
+    with pytest.raises(OSError, match=r"symbolic links|not a regular file"):
+        read(root, b"a/file")
 
 
 def test_a_directory_is_no_file(root: Path) -> None:

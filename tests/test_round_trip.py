@@ -238,7 +238,7 @@ def test_many_small_files_come_back(place: str, request: pytest.FixtureRequest, 
 def test_a_huge_sparse_file_takes_little_memory(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     with (tmp_path / "source" / "sparse").open("wb") as file:
-        file.truncate(3 * 1024 * MIB if IS_LONG else 512 * MIB)
+        file.truncate(3 * 1024 * MIB if IS_LONG else 416 * MIB)
     job = write_job(tmp_path / "home.yml", {"src": "source"})
     with opened_place(request, tmp_path, place) as repository:
         assert peak_memory_mib("backup", repository, job) < MEMORY_MIB

@@ -17,7 +17,7 @@ from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, sort_key
 from s3bu.progress import Failure
 from s3bu.scan import Left, Scan, SourceMissingError, owner_of
-from tests.fakes import OLD, SECOND, without_override, write
+from tests.fakes import OLD, SECOND, strike_before_open, without_override, write
 
 ODD_NAMES = (
     b"\x01\x02\x7f",
@@ -274,6 +274,21 @@ def test_a_directory_swapped_for_a_link_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / "source" / "b").symlink_to(tmp_path / "outside")
     (found,) = walk
     assert isinstance(found, Failure) or found.kind == SYMLINK
+
+
+def test_a_directory_swapped_for_a_link_just_before_it_is_entered_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "outside" / "secret", b"secret")
+    inner = tmp_path / "source" / "inner"
+    inner.mkdir(parents=True)
+
+    def swap() -> None:
+        inner.rmdir()
+        inner.symlink_to(tmp_path / "outside")
+
+    strike_before_open(monkeypatch, b"inner", swap)
+    assert scan(tmp_path / "source") == [Failure(b"inner", "not a directory")]
 
 
 def test_a_directory_moved_away_in_mid_walk_is_walked_where_it_went(tmp_path: Path) -> None:

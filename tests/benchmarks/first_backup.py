@@ -3,7 +3,7 @@
     python -m tests.benchmarks.first_backup small --rounds 3
     python -m tests.benchmarks.first_backup large
 
-Data set `small` is 20,000 files of 4 KB at the median, `large` is 4 of 128 MiB (docs/testing.md tells the targets).
+Data set `small` is 20,000 files of 4 KB at the median, `large` is 4 of 128 MiB.
 """
 
 import argparse
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("data", choices=("small", "large"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--backup-only", action="store_true")
     parser.add_argument("--base", type=Path, default=None)
     options = parser.parse_args()
     base = options.base or Path(tempfile.mkdtemp(prefix="s3bu-bench-"))
@@ -78,6 +79,8 @@ def main() -> None:
         peers = _Peers(running, source)
         print("backup")
         compare({"s3bu": peers.s3bu, "rclone crypt": peers.rclone, "restic": peers.restic}, rounds=options.rounds)
+        if options.backup_only:
+            return
         print("restore")
         restores = {"s3bu": peers.s3bu_restore, "rclone crypt": peers.rclone_restore, "restic": peers.restic_restore}
         compare(restores, rounds=options.rounds)

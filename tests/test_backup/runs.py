@@ -65,3 +65,7 @@ def plant(world: World, entries: Iterable[Entry]) -> None:
         content = b"%d" % int(entry.path)
         world.write(os.fsdecode(entry.path), content)
         world.put_content(content)
+
+
+def when_storing(action: Callable[[], object]) -> Callable[[str], object]:
+    return lambda phase: action() if phase == "storing" else None

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +12,7 @@ from s3bu.manifest import FILE, FailedPath
 from s3bu.progress import Failure
 from s3bu.scan import SourceMissingError
 from tests.fakes import OLD, World, file_entry, hash_of, key_of, refuse, without_override
-from tests.test_backup.runs import TEXT, back_up, counts, files, numbered, plant, run
+from tests.test_backup.runs import TEXT, back_up, counts, files, numbered, plant, run, when_storing
 
 
 def shut(world: World, *names: str) -> None:
@@ -181,10 +180,6 @@ def test_a_hostile_parent_is_carried_forward_or_dropped_but_never_trips_the_run(
 
 def quote(path: bytes) -> bytes:
     return b"".join(b"%%%02X" % byte for byte in path)
-
-
-def when_storing(action: Callable[[], object]) -> Callable[[str], object]:
-    return lambda phase: action() if phase == "storing" else None
 
 
 def test_a_file_that_goes_between_scan_and_read_is_gone_and_no_failure(world: World) -> None:

@@ -7,8 +7,9 @@ from s3bu.compare import CARRIED, NEW, REMOVED, UNMODIFIED
 from s3bu.errors import StorageError
 from s3bu.manifest import Entry
 from s3bu.repository import layout
+from s3bu.repository.layout import ManifestKey, parse_manifest_key
 from tests.fakes import World, file_entry, manifest_key, without_override
-from tests.test_backup.runs import TEXT, back_up, counts, numbered, plant, run
+from tests.test_backup.runs import TEXT, back_up, counts, files, numbered, plant, run, when_storing
 
 
 @pytest.mark.parametrize(
@@ -115,22 +116,28 @@ def test_a_clock_set_back_adds_one_to_the_newest_key(world: World) -> None:
     assert back_up(world).published == manifest_key("3000-01-01", 0)
 
 
-def test_another_machine_that_takes_the_key_in_the_same_second_makes_no_loss(world: World) -> None:
+def test_another_machine_that_takes_the_key_in_the_same_moment_makes_no_loss(world: World) -> None:
     world.write("file", TEXT)
+    taken: list[ManifestKey] = []
 
     def strike(key: str) -> None:
-        if key.endswith(".csv.gz"):
-            world.storage.before_send = lambda key: None
-            assert back_up(world, host="there").published
+        parsed = parse_manifest_key(key)
+        if parsed and not taken:
+            taken.append(world.put_manifest([], key=parsed, host="there"))
 
     world.storage.before_send = strike
     mine = back_up(world).published
     theirs, newest = world.manifest_keys()
-    assert mine == newest
-    hosts = [
-        snapshot.header.host for key in (theirs, newest) if (snapshot := world.repository.read_snapshot(key)).header
-    ]
-    assert hosts == ["there", "here"]
+    assert [theirs] == taken
+    assert mine == newest == ManifestKey("home", "docs", theirs.day, theirs.second + 1)
+    assert set(files(world.newest())) == {b"file"}
+
+
+def test_a_snapshot_that_another_machine_made_meanwhile_is_older_than_this_one(world: World) -> None:
+    world.write("file", TEXT)
+    theirs = manifest_key("2999-01-01", 5)
+    mine = back_up(world, on_phase=when_storing(lambda: world.put_manifest([], key=theirs, host="there"))).published
+    assert mine == manifest_key("2999-01-01", 6)
 
 
 def test_a_key_that_is_taken_again_and_again_is_an_error(world: World) -> None:

@@ -167,6 +167,18 @@ def test_a_second_write_within_the_clocks_tick_is_seen(world: World) -> None:
     assert files(world.newest())[b"file"].hash == hash_of(b"second")
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(3, UNMODIFIED), (2, CHANGED), (1, CHANGED), (0, CHANGED)])
+def test_a_file_written_within_two_seconds_of_the_last_scan_is_read_again(
+    world: World, seconds: int, status: str
+) -> None:
+    created = int(time.time()) - 1000
+    world.write("file", b"second", mtime=created - seconds)
+    world.put_content(b"first!")
+    entry = file_entry(b"file", b"first!", mtime=created - seconds)
+    world.put_manifest([entry], created=datetime.fromtimestamp(created, UTC))
+    assert counts(back_up(world)) == {status: 1}
+
+
 def test_a_time_in_the_future_is_never_trusted(world: World) -> None:
     later = time.time() + 100_000
     path = world.write("file", b"first!", mtime=later)

@@ -67,6 +67,23 @@ def test_a_large_file_rewritten_between_its_two_passes_is_never_stored_under_the
     assert (entry.hash, world.hashes()) == (hash_of(plain[:-1] + b"!"), {entry.hash})
 
 
+def test_a_large_file_whose_status_tells_of_no_change_is_not_stored_under_the_first_hash(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write through memory, or a second one within the clock's tick, may leave size and times as they were."""
+    path = world.write("file", NOISE)
+    before, real = path.stat(), os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        return before if status.st_ino == before.st_ino else status
+
+    world.storage.before_send = lambda key: rewrite(path, OTHER)
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert entry_of(store(world)[b"file"]).hash == hash_of(OTHER)
+    assert world.hashes() == {hash_of(OTHER)}
+
+
 def test_a_large_file_rewritten_before_each_second_pass_fails(world: World) -> None:
     path = world.write("file", NOISE)
     world.storage.before_send = lambda key: rewrite(path, OTHER if key == key_of(NOISE) else NOISE)
