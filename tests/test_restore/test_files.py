@@ -7,6 +7,7 @@ import pytest
 
 from s3bu.crypto import encrypt
 from s3bu.errors import AccessDenied, KeyringError, NoIdentityError, StorageError
+from s3bu.progress import Failure
 from s3bu.restore.target import TargetFull
 from s3bu.storage.memory import StoredObject
 from tests.fakes import OLD, SECOND, World, another_recipient, key_of, refuse, write
@@ -156,3 +157,18 @@ def test_a_private_directory_stays_private_when_a_pattern_takes_only_what_is_in_
     restore(world, *entries, pattern=b"file$")
     assert tree(world) == {"private": b"/", "private/in": b"/", "private/in/file": TEXT}
     assert (mode_of(world, "private"), mode_of(world, "private/in")) == (0o700, 0o755)
+
+
+def test_of_a_large_content_with_two_places_what_was_written_is_not_told_to_have_failed(world: World) -> None:
+    entries = [stored(world, b"first", LARGE), stored(world, b"second", LARGE)]
+    reads: list[str] = []
+
+    def strike(key: str) -> None:
+        reads.append(key)
+        if reads.count(key_of(LARGE)) > 1:
+            raise StorageError("the server is unwell")
+
+    world.storage.before_read = strike
+    outcome = restore(world, *entries)
+    assert (outcome.nfiles, outcome.failures) == (1, [Failure(b"second", "the server is unwell")])
+    assert tree(world) == {"first": LARGE}
