@@ -76,8 +76,8 @@ LINKS = {
     "long": b"x/" * 2000,
 }
 DEPTH = 20
-# Scrypt takes 256 MiB for a manifest, whatever is backed up; boto3, obstore and Python about 75.
-MEMORY_MIB = 400
+# 300 MB: scrypt takes most of it for a manifest, in a process of its own, whatever is backed up.
+MEMORY_MIB = 286
 
 
 def lay_out(root: Path) -> None:

@@ -10,6 +10,8 @@ import hmac
 import io
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -17,7 +19,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from s3bu.crypto.header import INTRO, Header, Reader, Writer, decode_base64, encode_base64, read_header
 from s3bu.errors import IntegrityError, PassphraseNotFoundError, S3buError
@@ -33,7 +34,17 @@ _TAG_NBYTES = 16
 _FILE_KEY_NBYTES = 16
 _SALT_NBYTES = 16
 _NONCE_NBYTES = 16
+_KEY_NBYTES = 32
 _SCRYPT_LABEL = b"age-encryption.org/v1/scrypt"
+# hashlib's scrypt took longer, and cannot go past factor 20.
+_STRETCH = """
+import sys
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+factor, end = map(int, sys.argv[1:])
+secret = sys.stdin.buffer.read()
+scrypt = Scrypt(salt=secret[:end], length=32, n=1 << factor, r=8, p=1)
+sys.stdout.buffer.write(scrypt.derive(secret[end:]))
+"""
 _FACTOR = re.compile(r"[1-9][0-9]{0,2}")
 
 
@@ -235,13 +246,23 @@ def _check_mac(header: Header, file_key: bytes, name: str) -> None:
 
 
 def _stretch(passphrase: str, salt: bytes, work_factor: int) -> bytes:
-    try:
-        # hashlib's scrypt took 1.8 times as long here, and cannot go past factor 20
-        scrypt = Scrypt(salt=_SCRYPT_LABEL + salt, length=32, n=1 << work_factor, r=8, p=1)
-        return scrypt.derive(passphrase.encode())
-    except MemoryError as error:
+    """Run scrypt in a process of its own.
+
+    It takes 256 MiB at factor 18: there it adds to nobody's memory, gives all of it back, can be out of memory without
+    the run being killed for it, and ends at once with Ctrl-C, which a call into a library does not.
+    """
+    secret = _SCRYPT_LABEL + salt + passphrase.encode()
+    command = [sys.executable, "-P", "-c", _STRETCH, str(work_factor), str(len(_SCRYPT_LABEL) + len(salt))]
+    done = subprocess.run(  # noqa: S603 - our own interpreter, and the secret goes through a pipe
+        command, input=secret, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, check=False
+    )
+    if done.returncode or len(done.stdout) != _KEY_NBYTES:
         nbytes = 1024 << work_factor
-        raise S3buError(f"work factor {work_factor} needs {nbytes >> 20} MiB of memory, more than there is") from error
+        raise S3buError(
+            f"work factor {work_factor} takes {nbytes >> 20} MiB of memory, which could not be had",
+            hint="close something else, or look for a limit on the memory of processes",
+        )
+    return done.stdout
 
 
 def _mac(file_key: bytes, authenticated: bytes) -> bytes:

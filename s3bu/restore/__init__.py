@@ -229,7 +229,10 @@ class _Restore:
         """Fetch small contents all at once, and write each."""
         with self._budget.claim(2 * sum(entries[0].nbytes for entries, _ in wanted) + _CHUNK):
             keys = [content_key(entries[0].hash) for entries, _ in wanted]
-            for (entries, written), begun in zip(wanted, self._repository.storage.open_all(keys), strict=True):
+            # What somebody put there instead may be longer, many times over.
+            bound = max(entries[0].nbytes for entries, _ in wanted) + _CHUNK // 8
+            opened = self._repository.storage.open_all(keys, bound=bound)
+            for (entries, written), begun in zip(wanted, opened, strict=True):
                 self._write_content(entries, written, partial(self._write_small, begun))
 
     def _write_content(

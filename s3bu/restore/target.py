@@ -94,7 +94,12 @@ class Target:
         """
         if not self._has_file(entry.path):
             return False
-        descriptor = self.root.open_file(entry.path)
+        try:
+            descriptor = self.root.open_file(entry.path)
+        except PermissionError:
+            if self._overwrites:
+                return False
+            raise
         try:
             status = os.fstat(descriptor)
             if status.st_size == entry.nbytes and _hash(descriptor) == entry.hash:

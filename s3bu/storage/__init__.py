@@ -136,10 +136,11 @@ class Storage(Protocol):
         `ObjectNotFound`, `ObjectArchived` and `AccessDenied` come here, not with the first `read`.
         """
 
-    def open_all(self, keys: Sequence[str]) -> "Sequence[Download | StorageError]":
+    def open_all(self, keys: Sequence[str], *, bound: int) -> "Sequence[Download | StorageError]":
         """Begin to read several small objects at once, and return for each what `open` would return or raise.
 
-        What concerns them all is raised, as by `put_all`.
+        Of an object that is longer than `bound` bytes no more than that is held before it is read. What concerns them
+        all is raised, as by `put_all`.
         """
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:

@@ -140,7 +140,7 @@ class DirectoryStorage:
             raise self.fault(error, key) from error
         return DirectoryDownload(self, key, descriptor, start)
 
-    def open_all(self, keys: Sequence[str]) -> Sequence[Download | StorageError]:
+    def open_all(self, keys: Sequence[str], *, bound: int) -> Sequence[Download | StorageError]:  # noqa: ARG002 - nothing is held
         """Begin to read objects one after the other."""
         return open_one_by_one(self, keys)
 

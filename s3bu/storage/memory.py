@@ -96,7 +96,7 @@ class MemoryStorage:
             raise ObjectArchived(f"{self.url}/{key} lies in an archive class", hint="bring it back first")
         return MemoryDownload(stored, start)
 
-    def open_all(self, keys: Sequence[str]) -> Sequence[Download | StorageError]:
+    def open_all(self, keys: Sequence[str], *, bound: int) -> Sequence[Download | StorageError]:  # noqa: ARG002 - nothing is held
         """Begin to read objects one after the other."""
         return open_one_by_one(self, keys)
 

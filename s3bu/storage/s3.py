@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from obstore.store import S3Store
 
 from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError, StorageStopped
-from s3bu.storage import ObjectStat, Put
+from s3bu.storage import PART_BOUND, ObjectStat, Put
 from s3bu.storage.calls import Calls
 from s3bu.storage.place import Place, S3Options
 from s3bu.storage.s3_connection import Connection, Patience, S3Client, Stores
@@ -110,16 +110,16 @@ class S3Storage:
         """Begin to read an object."""
         request = self._request("s3:GetObject", key)
         store = self._made_stores().reading
-        opened = self._calls.run(lambda: self._open(store, request, start))
+        opened = self._calls.run(lambda: self._open(store, request, start, PART_BOUND))
         self._connection.has_answered = True
         return self._download(request, opened)
 
-    def open_all(self, keys: Sequence[str]) -> list[S3Download | StorageError]:
+    def open_all(self, keys: Sequence[str], *, bound: int) -> list[S3Download | StorageError]:
         """Begin to read objects, all under way at once; one hand-over to the loop serves them all."""
         store = self._made_stores().reading
 
         async def open_all() -> list[S3Download | StorageError]:
-            return await asyncio.gather(*(self._open_caught(store, key) for key in keys))
+            return await asyncio.gather(*(self._open_caught(store, key, bound) for key in keys))
 
         answers = self._calls.run(open_all)
         if any(isinstance(answer, S3Download) for answer in answers):
@@ -183,18 +183,18 @@ class S3Storage:
         put = one if self.has_conditional_writes else replace(one, create=False)
         return self._request("s3:PutObject", one.key), put
 
-    async def _open_caught(self, store: S3Store, key: str) -> S3Download | StorageError:
+    async def _open_caught(self, store: S3Store, key: str, bound: int) -> S3Download | StorageError:
         try:
             request = self._request("s3:GetObject", key)
-            return self._download(request, await self._open(store, request, 0))
+            return self._download(request, await self._open(store, request, 0, bound))
         except StorageError as error:
             return error
 
-    async def _open(self, store: S3Store, request: Request, start: int) -> Opened:
+    async def _open(self, store: S3Store, request: Request, start: int, bound: int) -> Opened:
         seconds = self._patience.put_most if self._connection.has_answered else self._patience.first
         try:
             async with asyncio.timeout(seconds):
-                return await open_object(store, request, start)
+                return await open_object(store, request, start, bound)
         except FAULTS as error:
             raise self._fault(error, request) from error
 

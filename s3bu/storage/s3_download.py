@@ -10,7 +10,6 @@ import obstore
 from obstore.store import S3Store
 
 from s3bu.errors import StorageError
-from s3bu.storage import PART_BOUND
 from s3bu.storage.calls import Calls
 from s3bu.storage.s3_errors import FAULTS, Request, code_of, fault
 
@@ -41,26 +40,26 @@ class Opened:
     left: int = 0
 
 
-async def open_object(store: S3Store, request: Request, start: int) -> Opened:
-    """Ask for an object from byte `start` and await the answer, with its body up to `PART_BOUND` bytes.
+async def open_object(store: S3Store, request: Request, start: int, bound: int) -> Opened:
+    """Ask for an object from byte `start` and await the answer, with its body up to `bound` bytes.
 
     What goes wrong is left for the caller to translate: one of `FAULTS`.
     """
     try:
-        return await _asked(store, request, start)
+        return await _asked(store, request, start, bound)
     except FAULTS as error:
         code = code_of(error, request.key)
         if start and code == "InvalidRange":
             return await _past_the_end(store, request)
         if start and not code and "NotPartial" in str(error):
             # Small servers (rclone's is one) do not mark a part as one, so all of it is read.
-            return await _opened(await obstore.get_async(store, request.key), start)
+            return await _opened(await obstore.get_async(store, request.key), start, bound)
         raise
 
 
-async def _asked(store: S3Store, request: Request, start: int) -> Opened:
+async def _asked(store: S3Store, request: Request, start: int, bound: int) -> Opened:
     options: GetOptions = {"range": {"offset": start}} if start else {}
-    return await _opened(await obstore.get_async(store, request.key, options=options), 0)
+    return await _opened(await obstore.get_async(store, request.key, options=options), 0, bound)
 
 
 async def _past_the_end(store: S3Store, request: Request) -> Opened:
@@ -69,10 +68,10 @@ async def _past_the_end(store: S3Store, request: Request) -> Opened:
     return Opened(_metadata(result), result.meta["size"], result.meta["last_modified"], b"")
 
 
-async def _opened(result: "GetResult", skip: int) -> Opened:
+async def _opened(result: "GetResult", skip: int, bound: int) -> Opened:
     first, end = result.range
     metadata, meta = _metadata(result), result.meta
-    if end - first > PART_BOUND:
+    if end - first > bound:
         stream = result.stream(min_chunk_size=_CHUNK_NBYTES)
         left = max(end - first - skip, 0)
         return Opened(metadata, meta["size"], meta["last_modified"], b"", stream, skip, left)

@@ -109,17 +109,28 @@ def test_of_several_puts_an_impossible_key_fails_alone(storage: Storage) -> None
 def test_several_objects_are_opened_at_once(storage: Storage) -> None:
     bodies = {f"data/{number}": b"%d" % number * 1000 for number in range(50)}
     storage.put_all([Put(key, body, {}) for key, body in bodies.items()])
-    opened = storage.open_all(list(bodies))
+    opened = storage.open_all(list(bodies), bound=5000)
     assert [download.read() for download in opened if not isinstance(download, StorageError)] == [*bodies.values()]
 
 
+def test_an_object_beyond_the_bound_is_read_all_the_same(storage: Storage) -> None:
+    storage.put_all([Put("short", b"short", {}), Put("long", b"long" * 100_000, {})])
+    opened = storage.open_all(["short", "long"], bound=5)
+    bodies = []
+    for download in opened:
+        assert not isinstance(download, StorageError)
+        with download:
+            bodies.append(download.read())
+    assert bodies == [b"short", b"long" * 100_000]
+
+
 def test_nothing_is_opened_at_once(storage: Storage) -> None:
-    assert list(storage.open_all([])) == []
+    assert list(storage.open_all([], bound=1)) == []
 
 
 def test_of_several_objects_the_missing_ones_fail_alone(storage: Storage) -> None:
     storage.put_all([Put("a", b"first", {}), Put("c", b"third", {})])
-    first, second, third = storage.open_all(["a", "b", "c"])
+    first, second, third = storage.open_all(["a", "b", "c"], bound=100)
     assert isinstance(second, ObjectNotFound)
     assert [one.read() for one in (first, third) if not isinstance(one, StorageError)] == [b"first", b"third"]
 
@@ -230,7 +241,7 @@ def test_a_missing_repository_is_said(absent: Storage) -> None:
         lambda: absent.open("x"),
         lambda: absent.put("x", b"", {}),
         lambda: absent.put_all([Put("x", b"", {}), Put("y", b"", {})]),
-        lambda: absent.open_all(["x", "y"]),
+        lambda: absent.open_all(["x", "y"], bound=1),
         lambda: list(absent.list("")),
         lambda: absent.delete("x"),
     ):
@@ -272,7 +283,7 @@ def test_nothing_is_done_after_a_stop(storage: Storage) -> None:
         lambda: storage.open("x"),
         lambda: storage.put("x", b"", {}),
         lambda: storage.put_all([Put("x", b"", {}), Put("y", b"", {})]),
-        lambda: storage.open_all(["x", "x"]),
+        lambda: storage.open_all(["x", "x"], bound=1),
         lambda: list(storage.list("")),
         lambda: storage.delete("x"),
         lambda: write(storage, "x", b"hello"),
