@@ -107,7 +107,7 @@ def run(
     repository.probe(job.name)
     progress.phase("listing what is stored")
     contents = repository.contents()
-    store = Store(repository, recipients, contents, is_compressing=options.is_compressing)
+    store = Store(repository, recipients, contents, is_compressing=options.is_compressing, progress=progress)
     shared = _Run(repository, job, options, progress, contents, store)
     return [_back_up(shared, source) for source in sources]
 
@@ -224,9 +224,7 @@ def _read(
             if isinstance(result, Stored):
                 results[result.entry.path] = result.entry
                 outcome.nbytes_sent += result.nbytes_sent
-                shared.progress.advance(files=1, nbytes=result.entry.nbytes)
-                continue
-            if isinstance(result, Failure):
+            elif isinstance(result, Failure):
                 results[result.path] = result
             else:
                 gone.add(result.path)

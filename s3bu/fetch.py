@@ -5,7 +5,7 @@ lie. So what was decrypted must hash to its key, as it is or unzipped, or it is 
 """
 
 import hashlib
-from typing import BinaryIO
+from typing import Protocol
 
 from s3bu.compression import MAGIC, Inflater
 from s3bu.crypto import decrypt_stream
@@ -14,8 +14,21 @@ from s3bu.repository import Repository, layout
 from s3bu.storage import Download
 
 
+class Target(Protocol):
+    """Where a content is written to: a file, or memory, that is begun again when what came was not it."""
+
+    def write(self, chunk: bytes, /) -> int:
+        """Take the next bytes."""
+
+    def seek(self, position: int, /) -> int:
+        """Go to a position."""
+
+    def truncate(self) -> int:
+        """Forget what stands behind the position."""
+
+
 def fetch(
-    repository: Repository, content_hash: str, nbytes: int | None, target: BinaryIO, begun: Download | None = None
+    repository: Repository, content_hash: str, nbytes: int | None, target: Target, begun: Download | None = None
 ) -> None:
     """Write the content with that hash, and that length where it is known, to `target`.
 
@@ -53,7 +66,7 @@ class _Attempt:
         self._content_hash = content_hash
         self._nbytes = nbytes
 
-    def run(self, download: Download, target: BinaryIO) -> bool:
+    def run(self, download: Download, target: Target) -> bool:
         """Read the object once, and say whether it was the content."""
         target.seek(0)
         target.truncate()
@@ -87,7 +100,7 @@ class _Sink:
     It ends with the byte that is one too many, so that nothing well packed fills a disk.
     """
 
-    def __init__(self, target: BinaryIO, key: str, bound: int | None, *, is_packed: bool) -> None:
+    def __init__(self, target: Target, key: str, bound: int | None, *, is_packed: bool) -> None:
         self.head = b""
         self.nbytes = 0
         self._target = target

@@ -21,7 +21,7 @@ from s3bu.errors import ObjectExists, SourceChanged, StorageError, StorageStoppe
 from s3bu.manifest import Entry
 from s3bu.parallel import Budget, each
 from s3bu.patience import Patience
-from s3bu.progress import Failure
+from s3bu.progress import Failure, Progress, Silent
 from s3bu.repository import Contents, Repository, layout
 from s3bu.repository.recipients import RecipientSet
 from s3bu.rooted import Root
@@ -29,6 +29,8 @@ from s3bu.scan import reason
 from s3bu.storage import PART_BOUND, Put, Upload, memory_of_writer
 
 T = TypeVar("T")
+
+_SILENT = Silent()
 
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 WORKERS = 8
@@ -63,13 +65,21 @@ class Store:
     """Puts the contents of files that the repository does not have yet.
 
     `failed` are the hashes of contents whose upload failed, with the reason: each entry that relied on one of them
-    failed too, also one that was told `Stored` while the upload was under way.
+    failed too, also one that was told `Stored` while the upload was under way. `progress` is told of bytes as they are
+    dealt with, those of a large file while it is sent.
     """
 
     def __init__(
-        self, repository: Repository, recipients: RecipientSet, contents: Contents, *, is_compressing: bool
+        self,
+        repository: Repository,
+        recipients: RecipientSet,
+        contents: Contents,
+        *,
+        is_compressing: bool,
+        progress: Progress = _SILENT,
     ) -> None:
         self.failed: dict[str, str] = {}
+        self._progress = progress
         self._storage = repository.storage
         self._recipients = recipients.recipients
         self._contents = contents
@@ -97,6 +107,7 @@ class Store:
         with self._budget.claim(2 * nbytes + CHUNK):
             read = [self._read(root, entry, self._read_small) for entry in batch]
             settled = self._put([one for one in read if not isinstance(one, _Grown)])
+            self._progress.advance(nbytes=sum(one.entry.nbytes for one in settled if isinstance(one, Stored)))
         grown = [one.entry for one in read if isinstance(one, _Grown)]
         return settled + [self._read(root, entry, self._store_large) for entry in grown]
 
@@ -179,6 +190,7 @@ class Store:
         """Hash a file in a first pass, and send it in a second one if it is to be sent."""
         entry = source.entry(source.hash())
         if not self._claim(entry.hash):
+            self._progress.advance(nbytes=entry.nbytes)
             return Stored(entry, 0)
         try:
             nbytes = self._upload(source, entry)
@@ -198,7 +210,7 @@ class Store:
 
     def _upload(self, source: "_Source", entry: Entry) -> int:
         is_packed = self._is_compressing and is_worth_compressing(source.sample())
-        plain = source.again()
+        plain = source.again(self._progress)
         bound = _encrypted_bound(source.nbytes, len(self._recipients))
         create = self._wants_create(entry.hash)
         metadata = _COMPRESSED if is_packed else _METADATA
@@ -293,15 +305,15 @@ class _Source:
 
     def hash(self) -> str:
         """Read all of it and return its hash."""
-        reader = self.again()
+        reader = self.again(_SILENT)
         while reader.read(CHUNK):
             pass
         self.check()
         return reader.hexdigest()
 
-    def again(self) -> "_HashedReader":
+    def again(self, progress: Progress) -> "_HashedReader":
         """Return a reader from the start on that hashes what it hands out."""
-        return _HashedReader(self._descriptor, self.nbytes, self._stopping)
+        return _HashedReader(self._descriptor, self.nbytes, self._stopping, progress)
 
     def check(self) -> None:
         """Raise `SourceChanged` if the file is not the one that was opened."""
@@ -315,7 +327,8 @@ class _Source:
 class _HashedReader:
     """Hands out the first `nbytes` of a descriptor, hashing them; ends early only by an error."""
 
-    def __init__(self, descriptor: int, nbytes: int, stopping: threading.Event) -> None:
+    def __init__(self, descriptor: int, nbytes: int, stopping: threading.Event, progress: Progress) -> None:
+        self._progress = progress
         self._descriptor = descriptor
         self._nbytes = nbytes
         self._position = 0
@@ -331,6 +344,7 @@ class _HashedReader:
             raise SourceChanged("shrank while it was read")
         self._position += len(chunk)
         self._hash.update(chunk)
+        self._progress.advance(nbytes=len(chunk))
         return chunk
 
     def hexdigest(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import BinaryIO
 
 from s3bu.errors import IntegrityError, NoIdentityError, S3buError, StorageError
 from s3bu.fetch import fetch
@@ -208,7 +209,8 @@ class _Restore:
         for failure in written.failures:
             self._fail(failure)
         done = [*written.entries, *written.right]
-        nbytes = sum(entry.nbytes for entry in done)
+        told = {entry.path for entry in written.entries if entry.nbytes > PART_BOUND}
+        nbytes = sum(entry.nbytes for entry in done if entry.path not in told)
         self._progress.advance(files=len(done) + len(written.failures), nbytes=nbytes)
 
     def _write_batch(self, groups: list[list[Entry]]) -> "list[_Written]":
@@ -281,7 +283,7 @@ class _Restore:
     def _write_large(self, entries: list[Entry], written: "_Written") -> None:
         for entry in entries:
             with written.noting(entry), self._target.writing(entry) as file:
-                fetch(self._repository, entry.hash, entry.nbytes, file)
+                fetch(self._repository, entry.hash, entry.nbytes, _Watched(file, self._progress))
 
 
 def _batches(groups: Iterable[list[Entry]]) -> Iterator[list[list[Entry]]]:
@@ -296,6 +298,24 @@ def _batches(groups: Iterable[list[Entry]]) -> Iterator[list[list[Entry]]]:
         nbytes += group[0].nbytes
     if batch:
         yield batch
+
+
+class _Watched:
+    """A file whose growth the progress is told of, since a large one takes long."""
+
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+
+    def write(self, chunk: bytes, /) -> int:
+        self._progress.advance(nbytes=len(chunk))
+        return self._file.write(chunk)
+
+    def seek(self, position: int, /) -> int:
+        return self._file.seek(position)
+
+    def truncate(self) -> int:
+        return self._file.truncate()
 
 
 @dataclass(slots=True)
