@@ -103,7 +103,10 @@ def run(
     What concerns the whole run raises: no repository, changed recipients, refused or expired credentials, a storage
     that cannot be reached. What concerns one source is its outcome's `error`.
     """
+    is_first_contact = repository.remembered.facts.recipients is None
     recipients = repository.pinned_recipients()
+    if is_first_contact:
+        progress.note(f"accepted the recipients {recipients.fingerprint}, as this machine sees them for the first time")
     repository.probe(job.name)
     progress.phase("listing what is stored")
     contents = repository.contents()
@@ -128,7 +131,8 @@ def _back_up(shared: _Run, source: Source) -> Outcome:
             _guard(shared, differences, manifests, parent)
         settling = _Settling(shared, outcome, parent, created, results)
         lines = list(settling.lines(differences))
-        if settling.is_worth_publishing():
+        has_broken = bool(manifests) and (parent is None or parent.key != manifests[-1].key)
+        if has_broken or settling.is_worth_publishing():
             outcome.published = _publish(shared, source, Origin(created, parent), lines)
     except (SourceMissingError, JobError, DeletionsRefusedError) as error:
         outcome.error = error

@@ -4,6 +4,7 @@ Facts go to stdout; progress, warnings and errors go to stderr. Names come from 
 in them could steer a terminal is escaped on the way.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -158,10 +159,11 @@ class Console:
         self._say(shown_line(message))
 
     def _say(self, line: str) -> None:
-        if self._bars:
-            self._bars[0].write(line, file=self._stream)
-        else:
-            print(line, file=self._stream, flush=True)
+        with contextlib.suppress(OSError):  # nobody listens any more, or the log's disk is full: no reason to stop
+            if self._bars:
+                self._bars[0].write(line, file=self._stream)
+            else:
+                print(line, file=self._stream, flush=True)
 
     def finish(self) -> None:
         """Take the bars away, before something else is printed."""

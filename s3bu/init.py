@@ -1,7 +1,6 @@
 """Make a repository and the keys for it: what is missing, and never over what is there."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from s3bu.crypto.identities import new_identity
 from s3bu.crypto.recipients import parse_recipients
@@ -19,7 +18,6 @@ class Outcome:
 
     recipients: RecipientSet
     made: list[str] = field(default_factory=list)
-    new_files: list[Path] = field(default_factory=list)
 
 
 def init(repository: Repository, recipients_text: str | None, *, origin: str = "the recipients file") -> Outcome:
@@ -29,25 +27,24 @@ def init(repository: Repository, recipients_text: str | None, *, origin: str = "
     that has recipients keeps them: this machine joins it, and needs the secrets of the one that made it, not new ones.
     """
     made: list[str] = []
-    new_files: list[Path] = []
     if not repository.storage.exists():
         repository.storage.create()
         made.append(f"made {repository.storage.url}")
-    _make_secrets(repository, made, new_files)
+    _make_secrets(repository, made)
     try:
         recipients = repository.recipients()
     except RepositoryNotFoundError:
-        text = recipients_text if recipients_text is not None else _own_recipients(repository, made, new_files)
+        text = recipients_text if recipients_text is not None else _own_recipients(repository, made)
         recipients = _put_recipients(repository, text, origin)
         made.append(f"wrote {layout.RECIPIENTS} into {repository.storage.url}")
     else:
         _refuse_others(recipients, recipients_text, origin, repository.storage.url)
     recipients.check_pin(repository.remembered.facts.recipients, repository.storage.url)
     repository.remembered.pin_recipients(recipients.fingerprint)
-    return Outcome(recipients, made, new_files)
+    return Outcome(recipients, made)
 
 
-def _make_secrets(repository: Repository, made: list[str], new_files: list[Path]) -> None:
+def _make_secrets(repository: Repository, made: list[str]) -> None:
     path = repository.keyring.secrets_path
     if path.exists():
         _ = repository.keyring.secrets  # a broken or open file is told now, not at the first backup
@@ -60,20 +57,18 @@ def _make_secrets(repository: Repository, made: list[str], new_files: list[Path]
     secret: Secret = new_secret()
     write_secrets(path, [secret])
     made.append(f"made {path} with a new passphrase")
-    new_files.append(path)
 
 
 def _has_private_objects(repository: Repository) -> bool:
     return any(next(repository.storage.list(prefix), None) is not None for prefix in ("jobs/", "manifests/"))
 
 
-def _own_recipients(repository: Repository, made: list[str], new_files: list[Path]) -> str:
+def _own_recipients(repository: Repository, made: list[str]) -> str:
     path = repository.keyring.identities_path
     if not path.exists():
         identity, recipient = new_identity()
         write_identities(path, [(identity, recipient)])
         made.append(f"made {path} with a new identity")
-        new_files.append(path)
         return f"{recipient}\n"
     recipients = [identity.recipient for identity in repository.keyring.identities]
     if None in recipients:

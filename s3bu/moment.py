@@ -46,4 +46,7 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
 
 def format_local(moment: datetime) -> str:
     """Return a moment as local time to the second, for a person."""
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError):
+        return "out of range"

@@ -9,7 +9,7 @@ from s3bu.errors import UsageError
 
 def compile_regex(text: str) -> re.Pattern[bytes]:
     """Return the regular expression that `restore` searches in paths; `UsageError` when it is none."""
-    return _compile(os.fsencode(text), f"'{text}' is no regular expression")
+    return _compile(os.fsencode(text), f"'{text}' is no regular expression (for names that end in .md: '[.]md$')")
 
 
 def compile_pattern(text: str) -> re.Pattern[bytes]:

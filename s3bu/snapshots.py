@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import groupby
 
 from s3bu.compare import is_same
-from s3bu.errors import IntegrityError, JobNotFoundError, UsageError
+from s3bu.errors import IntegrityError, JobNotFoundError, PassphraseNotFoundError, UsageError
 from s3bu.manifest import FILE, Entry
 from s3bu.progress import Progress
 from s3bu.repository import Repository, Snapshot, StoredManifest
@@ -15,7 +15,7 @@ from s3bu.repository.layout import ManifestKey
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One snapshot in numbers; with `error`, why it could not be read, and nothing else."""
+    """One snapshot in numbers; with `error`, why it could not be read, for want of a passphrase if `is_locked`."""
 
     key: ManifestKey
     created: datetime
@@ -27,6 +27,7 @@ class Line:
     removed: int = 0
     failed: int = 0
     error: str | None = None
+    is_locked: bool = False
 
 
 def summarise(repository: Repository, job: str | None, label: str | None, progress: Progress) -> list[Line]:
@@ -35,6 +36,8 @@ def summarise(repository: Repository, job: str | None, label: str | None, progre
     `JobNotFoundError` when a job was named that has none, `UsageError` when it has none of that label.
     """
     manifests = repository.manifests(job)
+    if not manifests:
+        _ = repository.recipients()  # says so when this is no repository
     if job is not None and not manifests:
         raise JobNotFoundError(f"{repository.storage.url}: job '{job}' has no snapshots")
     chosen = [manifest for manifest in manifests if label in (None, manifest.key.label)]
@@ -42,7 +45,13 @@ def summarise(repository: Repository, job: str | None, label: str | None, progre
         known = ", ".join(sorted({manifest.key.label for manifest in manifests}))
         raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {known}")
     progress.phase("reading snapshots", files=len(chosen))
-    return list(_lines(repository, chosen, progress))
+    lines = list(_lines(repository, chosen, progress))
+    if lines and all(line.is_locked for line in lines):
+        raise PassphraseNotFoundError(
+            f"{repository.storage.url}: no passphrase at hand opens any of these snapshots",
+            hint=f"look into {repository.keyring.secrets_path}, or name another file with -s",
+        )
+    return lines
 
 
 def _lines(repository: Repository, manifests: list[StoredManifest], progress: Progress) -> Iterator[Line]:
@@ -51,8 +60,9 @@ def _lines(repository: Repository, manifests: list[StoredManifest], progress: Pr
         for manifest in group:
             try:
                 snapshot = repository.read_snapshot(manifest.key)
-            except IntegrityError as error:
-                yield Line(manifest.key, manifest.modified, error=error.message)
+            except (IntegrityError, PassphraseNotFoundError) as error:
+                is_locked = isinstance(error, PassphraseNotFoundError)
+                yield Line(manifest.key, manifest.modified, error=error.message, is_locked=is_locked)
             else:
                 entries = {entry.path: entry for entry in snapshot.entries}
                 yield _line(snapshot, entries, before)

@@ -277,7 +277,10 @@ class _Source:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self._descriptor)
+        # Nothing was written to it, and what was read is checked: some file systems fail here all the same, and the
+        # error would take the place of what was read.
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
     def entry(self, content_hash: str) -> Entry:
         """Return the entry of what was opened, which may be younger than what the scan saw."""

@@ -34,6 +34,17 @@ def manifest_of(scene: Scene) -> Path:
 # --- manifests
 
 
+def test_a_broken_manifest_is_followed_by_a_sound_one_although_nothing_changed(scene: Scene) -> None:
+    write_file(scene.source / "new", "new")
+    assert scene.backup().code == 0
+    newest = manifest_of(scene)
+    cut(newest)
+    assert scene.backup().code == 0
+    assert manifest_of(scene) != newest
+    succeed("restore", scene.repository, "home/src", scene.target)
+    assert (scene.target / "new").read_text() == "new"
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 

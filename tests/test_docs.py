@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 SOURCES = {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("s3bu/**/*.py")}
-INTERRUPTED = {130, 143}
+INTERRUPTED = {130, 141, 143}
 
 
 # --- reading the documents

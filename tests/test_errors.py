@@ -342,11 +342,41 @@ def test_a_refused_program_leaves_no_traceback(tmp_path: Path) -> None:
         assert "Traceback" not in result.err
 
 
-def test_output_that_nobody_reads_on_is_no_error(scene: Scene) -> None:
+def test_output_that_nobody_reads_on_ends_as_other_programs_do(scene: Scene) -> None:
     key = scene.put_manifest(b"".join(b"1,1,0644,%064d,%0200d\n" % (0, number) for number in range(3000)))
     result = program("ls", scene.repository, key, prefix=["bash", "-o", "pipefail", "-c", '"$@" | head -n 1', "bash"])
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.err) == (141, "")
     assert len(result.out.splitlines()) == 1
+
+
+def test_a_run_whose_messages_nobody_reads_goes_on(scene: Scene) -> None:
+    write_file(scene.source / "new", "new")
+    before = scene.manifests()
+    prefix = ["bash", "-c", 'exec 2> >(exec true); sleep 0.5; exec "$@"', "bash"]
+    assert program("backup", scene.repository, scene.job, prefix=prefix).code == 0
+    assert len(scene.manifests()) == len(before) + 1
+
+
+def test_output_that_cannot_be_written_is_an_error(scene: Scene) -> None:
+    prefix = ["bash", "-c", 'exec "$@" > /dev/full', "bash"]
+    check_refusal(program("ls", scene.repository, "home/src", prefix=prefix), 1, "cannot write the output")
+
+
+def test_a_snapshot_of_other_secrets_does_not_hide_the_rest(scene: Scene) -> None:
+    own = scene.secrets.read_text()
+    scene.secrets.write_text("- id: other\n  passphrase: of another machine\n")
+    scene.put_manifest(b"", "manifests/foreign/src/foreign-src-2020-01-01-00000.csv.gz")
+    scene.secrets.write_text(own)
+    result = run("snapshots", scene.repository)
+    assert result.code == 3
+    assert "manifests/home/src/" in result.out
+    assert "no passphrase" in result.err
+
+
+@pytest.mark.parametrize("command", ["snapshots {}", "ls {} home/src", "job show {} home", "restore {} home/src out"])
+def test_a_directory_that_is_no_repository_is_not_an_empty_one(tmp_path: Path, command: str) -> None:
+    (tmp_path / "other").mkdir()
+    check_refusal(run(*command.format(tmp_path / "other").split(" ")), 10, "not a repository")
 
 
 def test_names_that_could_steer_a_terminal_are_escaped(scene: Scene) -> None:

@@ -63,6 +63,20 @@ def test_a_path_that_leads_elsewhere_is_refused(hostile: Scene, path: str) -> No
     assert not Path("/tmp/s3bu-raw").exists()
 
 
+def test_a_file_with_the_name_of_a_temporary_one_takes_no_other_files_place(hostile: Scene) -> None:
+    name = f".s3bu-{hashlib.sha256(b'x').hexdigest()[:16]}.part"
+    result = plant(hostile, row(name), row("x"))
+    assert (result.code, set(result.failures)) == (3, {name})
+    assert (hostile.target / "x").read_bytes() == b"harm"
+
+
+def test_a_link_to_no_path_is_refused_and_the_rest_comes_back(hostile: Scene) -> None:
+    links = ["@symlink path=a target=b%00c mtime=1.000000000\n", "@symlink path=z target=b mtime=1.000000000\n"]
+    result = plant(hostile, *links)
+    assert (result.code, set(result.failures)) == (3, {"a"})
+    assert (hostile.target / "z").readlink() == Path("b")
+
+
 @pytest.mark.parametrize("option", ["-f", "-o"])
 def test_a_link_planted_in_the_target_leads_nowhere(hostile: Scene, option: str) -> None:
     outside = hostile.root / "outside"

@@ -38,6 +38,8 @@ app.command(keys)
 
 _INTERRUPTED = 130
 _TERMINATED = 143
+_NO_READER = 141
+"""128 + SIGPIPE, as any other program ends whose reader left; never 0, which would hide what came of the run."""
 
 
 class _Terminated(BaseException):
@@ -61,19 +63,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("s3bu: error: interrupted", file=sys.stderr)
+        print("s3bu: hint: what was done is kept: run the same command again, a restore with -f", file=sys.stderr)
         return _INTERRUPTED
     except _Terminated:
         print("s3bu: error: terminated", file=sys.stderr)
         return _TERMINATED
     except BrokenPipeError:
-        return _silence_stdout()
+        _silence_stdout()
+        return _NO_READER
+    except OSError as error:
+        _silence_stdout()
+        print_error(S3buError(f"cannot write the output: {(error.strerror or str(error)).lower()}"))
+        return S3buError.exit_code
 
 
 def _run(arguments: Sequence[str]) -> int:
     try:
         result = app(arguments)
     except CycloptsError as error:
-        hint = "`s3bu --help` lists the commands, `s3bu COMMAND --help` explains one"
+        hint = "`s3bu --help` lists the commands, `s3bu COMMAND --help` explains one; options go after the command"
         raise UsageError(_first_line(error), hint=hint) from error
     sys.stdout.flush()
     return result if isinstance(result, int) else 0
@@ -89,8 +97,7 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise _Terminated
 
 
-def _silence_stdout() -> int:
-    """Whoever read the output left, as `head` does: nothing more to say, and nothing to fail on at exit."""
+def _silence_stdout() -> None:
+    """Leave nothing to fail on at exit when whoever read the output left, as `head` does, or its disk is full."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_repository
 from s3bu.console import Console, counted, format_nbytes, print_error, shown_line
 from s3bu.errors import UsageError
+from s3bu.job import is_job_file
 
 if TYPE_CHECKING:
     from s3bu.backup import Outcome
@@ -58,6 +59,8 @@ def backup(
     from s3bu.cli.keys import run_init  # noqa: PLC0415
 
     with open_repository(repository, common) as opened, Console() as console:
+        if is_job_file(job):
+            _ = load_job(opened, job)  # before anything is made for a job that cannot be used
         if init:
             run_init(opened, None)
         loaded, warnings = load_job(opened, job)

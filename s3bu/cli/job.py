@@ -172,7 +172,7 @@ def edit(repository: str, name: str, /, *, common: Common = NOTHING_COMMON) -> i
         before = read_stored_job(opened, name).text if opened.job_versions(name) else _TEMPLATE
         text = _edited(name, before)
         if text == before:
-            print(f"job {name}: not changed")
+            print(f"job {name}: not changed, nothing stored")
             return 0
         version = opened.add_job(name, text)
     print(f"job {name}, version {version}")
@@ -209,4 +209,7 @@ def _run_editor(path: Path) -> None:
 
 def _wants_again() -> bool:
     """Ask whether to edit again; without a terminal there is nobody to ask."""
-    return sys.stdin.isatty() and input("edit again? [Y/n] ").strip().lower() in {"", "y", "yes"}
+    try:
+        return sys.stdin.isatty() and input("edit again? [Y/n] ").strip().lower() in {"", "y", "yes"}
+    except EOFError:
+        return False

@@ -54,10 +54,11 @@ def run_init(repository: "Repository", recipients_file: Path | None) -> None:
         print(line)
     if not outcome.made:
         print(f"{repository.storage.url}: nothing to make, all is there")
-    if outcome.new_files:
-        files = " and ".join(str(path) for path in outcome.new_files)
+    if outcome.made:
+        paths = (repository.keyring.secrets_path, repository.keyring.identities_path)
+        files = " and ".join(str(path) for path in paths if path.exists())
         print(f"\nKEEP SAFE, away from this machine: {files}")
-        print("without them nothing can be restored, and nobody can make them again\n")
+        print("without these keys nothing can be restored, and nobody can make them again\n")
 
 
 def _read_text(path: Path) -> str:

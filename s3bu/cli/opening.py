@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from s3bu.errors import JobNotFoundError
+from s3bu.errors import CredentialsError, JobNotFoundError, RepositoryNotFoundError
 from s3bu.job import Job, check_job_name, is_job_file, load_job_file, parse_job
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ def open_repository(text: str, common: Common) -> Iterator["Repository"]:
     try:
         remembered = Remembered(home, storage.identity)
         yield Repository(storage, keyring, remembered, max_work_factor=common.max_work_factor)
-    except BaseException:
+    except BaseException as error:
         storage.stop()
+        if isinstance(error, CredentialsError | RepositoryNotFoundError) and place.bucket and os.path.isdir(text):
+            error.hint = f"a directory of that name is here: did you mean `./{text}`?"
         raise
     finally:
         storage.close()
@@ -92,6 +94,7 @@ def read_stored_job(repository: "Repository", name: str, version: int | None = N
     """Return a version of a job of the repository, the newest unless one is named."""
     versions = repository.job_versions(name)
     if not versions:
+        _ = repository.recipients()  # says so when this is no repository
         known = ", ".join(sorted(repository.jobs()))
         raise JobNotFoundError(
             f"{repository.storage.url}: no job '{name}'",

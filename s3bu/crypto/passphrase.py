@@ -253,9 +253,17 @@ def _stretch(passphrase: str, salt: bytes, work_factor: int) -> bytes:
     """
     secret = _SCRYPT_LABEL + salt + passphrase.encode()
     command = [sys.executable, "-P", "-c", _STRETCH, str(work_factor), str(len(_SCRYPT_LABEL) + len(salt))]
-    done = subprocess.run(  # noqa: S603 - our own interpreter, and the secret goes through a pipe
-        command, input=secret, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, check=False
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter, and the secret goes through a pipe
+            command,
+            input=secret,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+        )
+    except OSError as error:
+        raise S3buError(f"cannot start a process for scrypt: {(error.strerror or str(error)).lower()}") from error
     if done.returncode or len(done.stdout) != _KEY_NBYTES:
         nbytes = 1024 << work_factor
         raise S3buError(

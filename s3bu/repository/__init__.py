@@ -60,7 +60,7 @@ class StoredJob:
 class Snapshot:
     """A manifest that was read whole: its entries in order, the paths that failed, and what was odd about it.
 
-    `created` is the header's time, else that of the object.
+    `created` is the header's time, else that of the object. `is_truncated` is one of the original's that lost its end.
     """
 
     key: ManifestKey
@@ -69,6 +69,7 @@ class Snapshot:
     entries: list[Entry]
     failed: list[FailedPath]
     warnings: tuple[str, ...]
+    is_truncated: bool = False
 
 
 class Repository:
@@ -231,7 +232,8 @@ class Repository:
         with self.open_manifest(key, allow_plain=allow_plain) as (manifest, created):
             items = list(manifest)
             failed = [item for item in items if isinstance(item, FailedPath)]
-            return Snapshot(key, created, manifest.header, load_entries(items), failed, tuple(manifest.warnings))
+            entries, warnings = load_entries(items), tuple(manifest.warnings)
+            return Snapshot(key, created, manifest.header, entries, failed, warnings, manifest.is_truncated)
 
     def put_manifest(self, header: Header, lines: Iterable[bytes]) -> None:
         """Create the manifest that the header names; `ObjectExists` when another run took the key."""

@@ -45,6 +45,7 @@ def _of_label(repository: Repository, job: str, label: str) -> list[StoredManife
         return found
     labels = sorted({manifest.key.label for manifest in manifests})
     if not labels:
+        _ = repository.recipients()  # says so when this is no repository
         raise JobNotFoundError(f"{repository.storage.url}: job '{job}' has no snapshots", hint=_jobs_hint(repository))
     close = get_close_matches(label, labels, 1) or labels
     raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {', '.join(close)}")

@@ -82,6 +82,8 @@ def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -
         if pattern is not None and not pattern.search(entry.path):
             continue
         fault = check_path(entry.path)
+        if fault is None and b"\0" in entry.target:
+            fault = "refused: its target is no path"
         if fault is None and entry.kind == FILE and not entry.hash:
             fault = "was never backed up: it could not be read then"
         if fault is None:
@@ -89,10 +91,13 @@ def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -
             present.add(entry.path)
         else:
             plan.failures.append(Failure(entry.path, fault))
+    has_older = present | _above(present)
     for failed in snapshot.failed:
-        if pattern is None or pattern.search(failed.path):
-            what = "an older state, since" if failed.path in present else "not in the snapshot, since"
+        if pattern is None or pattern.search(failed.path) or failed.path in has_older:
+            what = "an older state, since" if failed.path in has_older else "not in the snapshot, since"
             plan.failures.append(Failure(failed.path, f"{what} it failed to be backed up: {failed.error}"))
+    if snapshot.is_truncated:
+        plan.failures.append(Failure(b"", "the manifest is cut: what stood behind its end is not known"))
     if pattern is not None:
         wanted = {entry.path for entry in plan.directories} | _above(present)
         plan.directories[:] = [entry for entry in snapshot.entries if entry.kind == DIRECTORY and entry.path in wanted]
@@ -112,6 +117,7 @@ def _above(paths: Iterable[bytes]) -> set[bytes]:
 
 def check(repository: Repository, plan: Plan) -> list[Failure]:
     """Return what could not be restored now: contents that are gone, archived or cut, by one listing."""
+    _need_identities(repository, plan)
     wanted = {entry.hash for entry in plan.files}
     objects = {found: status for found, status in repository.objects() if found in wanted}
     faults: dict[tuple[str, int], str | None] = {}
@@ -120,6 +126,12 @@ def check(repository: Repository, plan: Plan) -> list[Failure]:
             faults[entry.hash, entry.nbytes] = _fault(repository, entry, objects.get(entry.hash))
     checked = ((entry.path, faults[entry.hash, entry.nbytes]) for entry in plan.files)
     return [*plan.failures, *(Failure(path, fault) for path, fault in checked if fault)]
+
+
+def _need_identities(repository: Repository, plan: Plan) -> None:
+    """Raise, before anything is written, when the file of identities is missing or open to others."""
+    if plan.files:
+        _ = repository.keyring.identities
 
 
 def _fault(repository: Repository, entry: Entry, status: ObjectStat | None) -> str | None:
@@ -158,6 +170,7 @@ class _Restore:
         self._has_opened = False
 
     def run(self) -> Outcome:
+        _need_identities(self._repository, self._plan)
         for failure in self._plan.failures:
             self._fail(failure)
         self._progress.phase("making directories")
@@ -190,9 +203,6 @@ class _Restore:
         by_content: dict[tuple[str, int], list[Entry]] = {}
         for entry in self._plan.files:
             by_content.setdefault((entry.hash, entry.nbytes), []).append(entry)
-        if by_content:
-            # A missing or open file of identities is the whole run's error, not each file's.
-            _ = self._repository.keyring.identities
         self._progress.phase("restoring", files=len(self._plan.files), nbytes=self._plan.nbytes)
         batches = _batches(by_content.values())
         for batch in each(self._write_batch, batches, workers=WORKERS, give_up=self._repository.storage.stop):

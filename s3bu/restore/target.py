@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ _BUSY = "another restore is writing this file"
 _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+_TEMPORARY = re.compile(rb"\.s3bu-[0-9a-f]{16}\.(?:part|link)")
+
+
 class TargetFull(S3buError):
     """Nothing more can be written to the target."""
 
@@ -43,6 +47,8 @@ def check_path(path: bytes) -> str | None:
         return "refused: not a relative path"
     if b"\0" in path or any(name in {b"", b".", b".."} for name in names):
         return "refused: the path would lead elsewhere"
+    if _TEMPORARY.fullmatch(names[-1]):
+        return "not restored: the name is one of restore's own temporary files"
     return None
 
 
@@ -252,11 +258,21 @@ def _has_locked(descriptor: int, directory: int, name: bytes) -> bool:
     Only who holds the lock of the file that bears the name may take it away, so it stays where this says true.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
         named = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except (BlockingIOError, FileNotFoundError):
         return False
     return os.path.samestat(named, os.fstat(descriptor))
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # A file system without locks (or, with EBADF, one that locks only what is open for writing): there the name
+        # alone, which is created once, has to keep two restores apart.
+        if error.errno not in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}:
+            raise
 
 
 def _rename_if_free(directory: int, partial: bytes, name: bytes) -> None:

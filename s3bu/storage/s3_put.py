@@ -53,15 +53,26 @@ class Sender:
     async def _send_once(self, store: S3Store, puts: Sequence[tuple[Request, Put]]) -> list[Exception | None]:
         nbytes = sum(len(put.body) for _, put in puts)
         self._nbytes += nbytes
-        seconds = self._patience.answer + self._nbytes / _SLOWEST_NBYTES_PER_SECOND
         futures = [_begin(store, request, put) for request, put in puts]
         try:
-            await asyncio.wait(futures, timeout=min(seconds, self._patience.put_most))
+            await self._wait(futures)
             return [_answer(future) for future in futures]
         finally:
             self._nbytes -= nbytes
             for future in futures:
                 future.cancel()
+
+    async def _wait(self, futures: "list[asyncio.Future[object]]") -> None:
+        """Wait as long as a slow line needs for the most that was under way meanwhile: others may join after us."""
+        now = asyncio.get_running_loop().time
+        begun, most, waiting = now(), 0, set(futures)
+        while waiting:
+            most = max(most, self._nbytes)
+            seconds = min(self._patience.answer + most / _SLOWEST_NBYTES_PER_SECOND, self._patience.put_most)
+            left = begun + seconds - now()
+            if left <= 0:
+                return
+            _, waiting = await asyncio.wait(waiting, timeout=min(left, 1.0))
 
     def _error(self, answer: Exception, request: Request) -> StorageError:
         """Return the storage's error for one body; raise what concerns them all, such as a missing bucket."""
