@@ -20,7 +20,7 @@ from s3bu.patience import Patience
 from s3bu.progress import Failure, Progress
 from s3bu.repository import Repository, Snapshot
 from s3bu.repository.layout import content_key, smallest_object
-from s3bu.restore.target import TakenError, Target, check_path
+from s3bu.restore.target import TakenError, Target, check_path, is_like_temporary, temporary_paths
 from s3bu.scan import reason
 from s3bu.storage import PART_BOUND, Download, ObjectStat
 
@@ -91,6 +91,7 @@ def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -
             present.add(entry.path)
         else:
             plan.failures.append(Failure(entry.path, fault))
+    _refuse_clashes(plan)
     has_older = present | _above(present)
     for failed in snapshot.failed:
         if pattern is None or pattern.search(failed.path) or failed.path in has_older:
@@ -102,6 +103,18 @@ def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -
         wanted = {entry.path for entry in plan.directories} | _above(present)
         plan.directories[:] = [entry for entry in snapshot.entries if entry.kind == DIRECTORY and entry.path in wanted]
     return plan
+
+
+def _refuse_clashes(plan: Plan) -> None:
+    """Leave out what has the very name under which another path is written: one would take the other's place."""
+    lists = (plan.directories, plan.files, plan.links)
+    if not any(is_like_temporary(entry.path) for entries in lists for entry in entries):
+        return
+    needed = {path for entry in (*plan.files, *plan.links) for path in temporary_paths(entry.path)}
+    for entries in lists:
+        clashes = [entry for entry in entries if entry.path in needed]
+        plan.failures.extend(Failure(entry.path, "not restored: restore needs this name itself") for entry in clashes)
+        entries[:] = [entry for entry in entries if entry.path not in needed]
 
 
 def _above(paths: Iterable[bytes]) -> set[bytes]:

@@ -32,6 +32,17 @@ _PARTIAL_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _TEMPORARY = re.compile(rb"\.s3bu-[0-9a-f]{16}\.(?:part|link)")
 
 
+def is_like_temporary(path: bytes) -> bool:
+    """Say whether a path has a name such as restore gives to its temporary files."""
+    return _TEMPORARY.fullmatch(path.rpartition(b"/")[2]) is not None
+
+
+def temporary_paths(path: bytes) -> tuple[bytes, bytes]:
+    """Return where a file or link is written before it takes the name `path`."""
+    parent, slash, name = path.rpartition(b"/")
+    return parent + slash + _partial_name(name), parent + slash + _link_name(name)
+
+
 class TargetFull(S3buError):
     """Nothing more can be written to the target."""
 
@@ -47,8 +58,6 @@ def check_path(path: bytes) -> str | None:
         return "refused: not a relative path"
     if b"\0" in path or any(name in {b"", b".", b".."} for name in names):
         return "refused: the path would lead elsewhere"
-    if _TEMPORARY.fullmatch(names[-1]):
-        return "not restored: the name is one of restore's own temporary files"
     return None
 
 
@@ -197,7 +206,7 @@ class Target:
             except FileExistsError as error:
                 raise TakenError("something else is there already; -o overwrites it") from error
             return
-        partial = b".s3bu-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".link"
+        partial = _link_name(name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial, dir_fd=directory)
         os.symlink(target, partial, dir_fd=directory)
@@ -224,6 +233,10 @@ def _open_root(path: bytes, *, is_filled_fine: bool) -> Root:
 
 def _partial_name(name: bytes) -> bytes:
     return b".s3bu-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
+
+
+def _link_name(name: bytes) -> bytes:
+    return _partial_name(name).removesuffix(b".part") + b".link"
 
 
 def _create_partial(directory: int, name: bytes) -> int:
