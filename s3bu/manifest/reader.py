@@ -5,8 +5,10 @@ someone who means harm. A line is taken as exactly what the format says, or refu
 """
 
 import hashlib
+import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -27,6 +29,7 @@ _HEADER = re.compile(rb"#s3bu ([0-9]{1,9}) (.+)")
 _WHOLE = re.compile(rb"[0-9]{1,19}")
 _MODE = re.compile(rb"0[0-7]{0,4}")
 _TIME = re.compile(rb"(-?[0-9]{1,19})\.([0-9]{9})")
+_FAIL = b"@fail "
 _SPECIAL = re.compile(rb"fifo|(?:char|block) [0-9]{1,10}:[0-9]{1,10}")
 _TIMESTAMP = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|\+00:00)")
 
@@ -79,8 +82,20 @@ class ManifestReader:
         self._start = self._read_header()
         self._last_line = b""
         self._items = self._read_items()
+        self._known: AbstractSet[bytes] = frozenset()
+        self._lines: set[bytes] | None = None
+        self.nlines = 0
 
     def __iter__(self) -> Iterator[Entry | FailedPath]:
+        return self._items
+
+    def differing(self, known: AbstractSet[bytes], lines: set[bytes]) -> Iterator[Entry | FailedPath]:
+        """Yield, instead of everything, all failures and the entries whose lines are not `known`; collect all `lines`.
+
+        To see what differs from a manifest that was read before costs no more than its changes. Lines are without
+        their ends. Each line that comes twice is collected once, and `nlines` counts both.
+        """
+        self._known, self._lines = known, lines
         return self._items
 
     def _read_header(self) -> bytes:
@@ -135,8 +150,14 @@ class ManifestReader:
             chunk = self._source.read(_BLOCK)
 
     def _parse_lines(self, lines: list[bytes]) -> Iterator[Entry | FailedPath]:
-        match = _ENTRY.fullmatch
+        match, known = _ENTRY.fullmatch, self._known
+        if self._lines is not None:
+            self._lines.update(lines)
+            self.nlines += len(lines)
         for number, line in enumerate(lines, self._next_number):
+            if line in known and not line.startswith(_FAIL):
+                self._other_lines += line.startswith(b"@")
+                continue
             found = match(line)
             if found is None:
                 item = self._parse_extension(number, line)
@@ -208,6 +229,12 @@ class ManifestReader:
         return IntegrityError(
             f"{self._key}: broken manifest: {fault}", hint="an older snapshot may be sound: `s3bu snapshots` lists them"
         )
+
+
+def parse_lines(lines: Iterable[bytes]) -> Iterator[Entry | FailedPath]:
+    """Yield what lines say that were read, and found well formed, before; in no order."""
+    reader = ManifestReader(io.BytesIO(b"".join(line + b"\n" for line in lines)), "lines read before")
+    return iter(reader)
 
 
 def _split_fields(text: bytes) -> _Fields:

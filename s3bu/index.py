@@ -1,0 +1,309 @@
+"""The index: one SQLite file a repository, with every snapshot that this machine has read.
+
+A snapshot is not stored entry by entry. Each version of a path is one row with the first and the last snapshot that
+has it (*interval rows*), so that a snapshot costs no more than its changes; the rows without a last snapshot are the
+newest state of their source, and also hold what only this machine knows of a file.
+
+Invariant: the index is a cache. It may be deleted at any time, and is never the only truth; one that is corrupt, of a
+newer schema or of another repository is moved aside and made anew, with the same result.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from s3bu.errors import S3buError
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, sort_key
+from s3bu.progress import Progress
+
+SCHEMA = 1
+"""The newest schema that this version knows: `PRAGMA user_version` of the file."""
+_KINDS = (FILE, DIRECTORY, SYMLINK, SPECIAL)
+_KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+_SECOND = 1_000_000_000
+_BUSY_SECONDS = 60
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs", "glusterfs"})
+"""File systems on which SQLite's locks, or its shared memory, cannot be trusted."""
+
+_COLUMNS = "kind, nbytes, mtime, nanos, mode, hash, target, owner"
+AT = "source = :source AND first <= :number AND (last IS NULL OR last >= :number)"
+"""The condition for the rows of one snapshot."""
+
+
+class Seen(NamedTuple):
+    """What this machine saw of a file besides its entry, by which it knows the file again (docs/architecture.md, 7)."""
+
+    ctime_ns: int
+    inode: int
+    device: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedSnapshot:
+    """A manifest that was taken in, or could not be: then `error` says why.
+
+    `number` orders the snapshots of one source as their keys are ordered; `created_us` is in microseconds of UTC.
+    """
+
+    id: int
+    source: int
+    number: int
+    key: str
+    etag: str
+    created_us: int
+    host: str | None
+    parent: str | None
+    nfiles: int
+    nbytes: int
+    is_truncated: bool
+    error: str | None
+
+
+class Index:
+    """An open index. All calls belong to the thread that opened it."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        self.connection = connection
+        self.path = path
+        self._owners: dict[int, Owner] = {}
+        self._owner_numbers: dict[Owner, int] = {}
+
+    def close(self) -> None:
+        """Close the file; what was committed is durable."""
+        self.connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Hold a write transaction: all of it happens, or nothing."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            self._owner_numbers.clear()
+            self._owners.clear()
+            raise
+        self.connection.execute("COMMIT")
+
+    # --- facts
+
+    def fact(self, name: str) -> str | None:
+        """Return what was kept under that name."""
+        row = self.connection.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def keep_fact(self, name: str, value: str) -> None:
+        """Keep a value under a name."""
+        self.connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    # --- sources and snapshots
+
+    def source(self, job: str, label: str) -> int:
+        """Return the number of a source, which is given to it when it is first asked for."""
+        self.connection.execute("INSERT OR IGNORE INTO source (job, label) VALUES (?, ?)", (job, label))
+        row = self.connection.execute("SELECT id FROM source WHERE job = ? AND label = ?", (job, label)).fetchone()
+        return int(row[0])
+
+    def snapshots(self, source: int | None = None) -> list[IndexedSnapshot]:
+        """Return the snapshots of one source, or of all, those of a source in order; also those with an error."""
+        condition = "" if source is None else "WHERE source = :source"
+        rows = self.connection.execute(
+            "SELECT id, source, number, key, etag, created_us, host, parent, nfiles, nbytes, is_truncated, error "
+            f"FROM snapshot {condition} ORDER BY source, number",
+            {"source": source},
+        )
+        return [IndexedSnapshot(*row) for row in rows]
+
+    def newest(self, source: int) -> IndexedSnapshot | None:
+        """Return the newest snapshot of a source that was taken in."""
+        taken = [snapshot for snapshot in self.snapshots(source) if snapshot.error is None]
+        return taken[-1] if taken else None
+
+    def failed(self, snapshot: IndexedSnapshot) -> list[FailedPath]:
+        """Return the paths that could not be backed up in a snapshot."""
+        rows = self.connection.execute("SELECT path, error, since FROM failed WHERE snapshot = ?", (snapshot.id,))
+        return [FailedPath(*row) for row in rows]
+
+    # --- entries
+
+    def entries(self, source: int, number: int) -> Iterator[Entry]:
+        """Yield the entries of a snapshot, in order."""
+        rows = self.connection.execute(
+            f"SELECT sort_key, {_COLUMNS} FROM version WHERE {AT} ORDER BY sort_key",
+            {"source": source, "number": number},
+        )
+        return (self.entry(row) for row in rows)
+
+    def entry(self, row: tuple[Any, ...]) -> Entry:
+        """Return the entry of a row of sort key and columns."""
+        key, kind, nbytes, mtime, nanos, mode, digest, target, owner = row
+        return Entry(
+            key.replace(b"\0", b"/"),
+            _KINDS[kind],
+            nbytes,
+            mtime * _SECOND + nanos,
+            mode,
+            digest.hex() if digest else "",
+            target or b"",
+            self._owner(owner) if owner else None,
+        )
+
+    def row(self, entry: Entry) -> tuple[object, ...]:
+        """Return sort key and columns of an entry; of a file's time only the seconds, as a manifest has them."""
+        mtime, nanos = divmod(entry.mtime_ns, _SECOND)
+        return (
+            sort_key(entry.path),
+            _KIND_NUMBERS[entry.kind],
+            entry.nbytes,
+            mtime,
+            0 if entry.kind == FILE else nanos,
+            entry.mode,
+            bytes.fromhex(entry.hash) if entry.hash else None,
+            entry.target or None,
+            self._owner_number(entry.owner) if entry.owner else None,
+        )
+
+    def _owner(self, number: int) -> Owner:
+        if number not in self._owners:
+            row = self.connection.execute('SELECT uid, gid, user, "group" FROM owner WHERE id = ?', (number,))
+            uid, gid, user, group = row.fetchone()
+            self._owners[number] = Owner(uid, gid, os.fsdecode(user), os.fsdecode(group))
+        return self._owners[number]
+
+    def _owner_number(self, owner: Owner) -> int:
+        if owner not in self._owner_numbers:
+            # Names are bytes here: what came from a manifest may be no text.
+            values = (owner.uid, owner.gid, os.fsencode(owner.user), os.fsencode(owner.group))
+            self.connection.execute('INSERT OR IGNORE INTO owner (uid, gid, user, "group") VALUES (?, ?, ?, ?)', values)
+            found = self.connection.execute(
+                'SELECT id FROM owner WHERE uid = ? AND gid = ? AND user = ? AND "group" = ?', values
+            )
+            self._owner_numbers[owner] = found.fetchone()[0]
+        return self._owner_numbers[owner]
+
+
+def index_path(home: Path, identity: str) -> Path:
+    """Return where the index of the repository of that `Storage.identity` lies."""
+    name = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
+    return home / "index" / f"{name}.db"
+
+
+def open_index(home: Path, identity: str, progress: Progress) -> Index:
+    """Open the index of a repository, making it where there is none.
+
+    One that cannot be used is moved aside with a warning, and a new one takes its place. An `S3buError` says that no
+    index can be had in this `home` at all: the directory cannot be written, or lies on a network file system.
+    """
+    path = index_path(home, identity)
+    _prepare_directory(path.parent)
+    fault = _fault(path, identity) if path.exists() else None
+    if fault is not None:
+        aside = _move_aside(path)
+        progress.warning(f"{path}: {fault}; moved to {aside.name}, and a new index is made from the repository")
+    try:
+        return _connect(path, identity)
+    except sqlite3.Error as error:
+        raise S3buError(f"{path}: the index cannot be opened ({error})") from error
+
+
+def open_passing_index(identity: str) -> Index:
+    """Return an index in memory, for where none can be kept: it knows what the run tells it, and ends with it."""
+    return _made(sqlite3.connect(":memory:", isolation_level=None), identity, None)
+
+
+def _prepare_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise S3buError(f"{directory}: no index can be kept there ({error.strerror})") from error
+    kind = _file_system(directory)
+    if kind in _NETWORK:
+        raise S3buError(
+            f"{directory}: no index can be kept there, since it lies on a network file system ({kind})",
+            hint="set S3BU_HOME to a directory on a local disk",
+        )
+
+
+def _file_system(directory: Path) -> str:
+    """Return the kind of file system, as Linux tells it; empty where that cannot be known."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return ""
+    device = os.stat(directory).st_dev
+    wanted = b"%d:%d" % (os.major(device), os.minor(device))
+    for mount in mounts:
+        fields, _, rest = mount.partition(b" - ")
+        if fields.split(b" ")[2] == wanted:
+            return os.fsdecode(rest.split(b" ")[0])
+    return ""
+
+
+def _fault(path: Path, identity: str) -> str | None:
+    """Return why the file cannot be used, or `None`."""
+    try:
+        with contextlib.closing(_raw(path)) as connection:
+            schema = connection.execute("PRAGMA user_version").fetchone()[0]
+            if schema > SCHEMA:
+                return "made by a newer version of s3bu"
+            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                return "the index is damaged"
+            found = connection.execute("SELECT value FROM fact WHERE name = 'repository'").fetchone()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            return None
+        return f"the index cannot be read ({error})"
+    except sqlite3.DatabaseError as error:
+        return f"the index is damaged ({error})"
+    return None if found and found[0] == identity else "the index of another repository"
+
+
+def _move_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.stem}.{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.aside")
+    try:
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise S3buError(f"{path}: the index is of no use and cannot be moved aside ({error.strerror})") from error
+    return aside
+
+
+def _raw(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+
+
+def _connect(path: Path, identity: str) -> Index:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise S3buError(f"{path}: the index cannot be opened ({error.strerror})") from error
+    return _made(_raw(path), identity, path)
+
+
+def _made(connection: sqlite3.Connection, identity: str, path: Path | None) -> Index:
+    """Return the index of a connection, with the newest schema."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
+        _migrate(connection)
+        connection.execute("INSERT OR REPLACE INTO fact VALUES ('repository', ?)", (identity,))
+    return Index(connection, path)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    from sqlite_utils import Database  # noqa: PLC0415 - only a new or older file needs it, and start-up counts
+
+    from s3bu.migrations import migrations  # noqa: PLC0415
+
+    migrations.apply(Database(connection))
