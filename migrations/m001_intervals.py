@@ -17,7 +17,6 @@ _STATEMENTS = (
         parent TEXT,
         nfiles INTEGER NOT NULL DEFAULT 0,
         nbytes INTEGER NOT NULL DEFAULT 0,
-        is_truncated INTEGER NOT NULL DEFAULT 0,
         error TEXT,
         UNIQUE (source, number)
     )""",

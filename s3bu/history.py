@@ -35,7 +35,6 @@ class Facts:
     created: datetime
     header: Header | None = None
     failed: Sequence[FailedPath] = ()
-    is_truncated: bool = False
     error: str | None = None
 
 
@@ -54,10 +53,10 @@ def number_of(key: ManifestKey) -> int:
     return key.day.toordinal() * 100_000 + key.second
 
 
-def take_in(index: Index, facts: Facts, items: Iterable[Entry | FailedPath]) -> None:
+def take_in(index: Index, facts: Facts, items: Iterable[Entry | FailedPath]) -> int:
     """Take in a whole manifest, in one transaction; when reading it fails, nothing of it stays.
 
-    Entries may come in any order, and of equal paths the last counts.
+    Entries may come in any order, and of equal paths the last counts. Return the number of different paths.
     """
     with index.transaction():
         place = _place(index, facts.key)
@@ -68,6 +67,7 @@ def take_in(index: Index, facts: Facts, items: Iterable[Entry | FailedPath]) -> 
         else:
             _apply(index, place, *_changes(index, place.source, place.before))
         _note(index, place, replace(facts, failed=failed), totals)
+        return int(index.connection.execute("SELECT count(*) FROM staged").fetchone()[0])
 
 
 def take_in_changes(index: Index, facts: Facts, items: Iterable[Entry | FailedPath], removed: Iterable[bytes]) -> None:
@@ -102,6 +102,19 @@ def take_in_failed(index: Index, facts: Facts) -> None:
     """Keep that a manifest is there and cannot be taken in."""
     with index.transaction():
         _note(index, _place(index, facts.key), facts, (0, 0))
+
+
+def holds_any(index: Index, snapshot: IndexedSnapshot, paths: Iterable[bytes]) -> bool:
+    """Say whether a snapshot has one of these paths."""
+    statement = f"SELECT 1 FROM version WHERE {AT} AND sort_key = :key"
+    values: dict[str, object] = {"source": snapshot.source, "number": snapshot.number}
+    return any(index.connection.execute(statement, values | {"key": sort_key(path)}).fetchone() for path in paths)
+
+
+def before(index: Index, key: ManifestKey) -> IndexedSnapshot | None:
+    """Return the snapshot that stands before a key in the index, of those that were taken in."""
+    taken = [one for one in index.snapshots(index.source(key.job, key.label)) if one.error is None]
+    return next((one for one in reversed(taken) if one.number < number_of(key)), None)
 
 
 def let_go(index: Index, snapshot: IndexedSnapshot) -> None:
@@ -151,8 +164,8 @@ def _note(index: Index, place: _Place, facts: Facts, totals: tuple[int, int]) ->
     connection = index.connection
     connection.execute("DELETE FROM snapshot WHERE source = ? AND number = ?", (place.source, place.number))
     cursor = connection.execute(
-        "INSERT INTO snapshot (source, number, key, etag, created_us, host, parent, nfiles, nbytes, is_truncated, "
-        "error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO snapshot (source, number, key, etag, created_us, host, parent, nfiles, nbytes, error) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             place.source,
             place.number,
@@ -162,7 +175,6 @@ def _note(index: Index, place: _Place, facts: Facts, totals: tuple[int, int]) ->
             facts.header.host if facts.header else None,
             facts.header.parent if facts.header else None,
             *totals,
-            facts.is_truncated,
             facts.error,
         ),
     )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,8 +63,12 @@ class IndexedSnapshot:
     parent: str | None
     nfiles: int
     nbytes: int
-    is_truncated: bool
     error: str | None
+
+    @property
+    def created(self) -> datetime:
+        """The time of the snapshot."""
+        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.created_us)
 
 
 class Index:
@@ -92,6 +97,15 @@ class Index:
             raise
         self.connection.execute("COMMIT")
 
+    def clear(self) -> None:
+        """Forget everything but which repository it is about."""
+        with self.transaction():
+            for table in ("failed", "snapshot", "version", "owner", "source", "content", "job_version"):
+                self.connection.execute(f"DELETE FROM {table}")
+            self.connection.execute("DELETE FROM fact WHERE name <> 'repository'")
+        self._owners.clear()
+        self._owner_numbers.clear()
+
     # --- facts
 
     def fact(self, name: str) -> str | None:
@@ -115,7 +129,7 @@ class Index:
         """Return the snapshots of one source, or of all, those of a source in order; also those with an error."""
         condition = "" if source is None else "WHERE source = :source"
         rows = self.connection.execute(
-            "SELECT id, source, number, key, etag, created_us, host, parent, nfiles, nbytes, is_truncated, error "
+            "SELECT id, source, number, key, etag, created_us, host, parent, nfiles, nbytes, error "
             f"FROM snapshot {condition} ORDER BY source, number",
             {"source": source},
         )

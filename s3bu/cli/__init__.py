@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError
 
 from s3bu import __version__
 from s3bu.cli.backup import backup
+from s3bu.cli.index import index
 from s3bu.cli.job import job
 from s3bu.cli.keys import init, keys
 from s3bu.cli.restore import download, restore
@@ -34,6 +35,7 @@ app = App(
 for command in (init, backup, restore, snapshots, ls, download):
     app.command(command)
 app.command(job)
+app.command(index)
 app.command(keys)
 
 _INTERRUPTED = 130

@@ -1,0 +1,137 @@
+"""`s3bu index`."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
+from s3bu.console import Console, counted, format_nbytes, print_table, shown
+from s3bu.moment import format_local
+
+if TYPE_CHECKING:
+    from s3bu.index import Index
+    from s3bu.repository import Repository
+    from s3bu.sync import Outcome
+
+index = App(name="index", help="The local database of all snapshots: see it, bring it up to date, make it anew.")
+
+
+@contextmanager
+def _open(repository: str, common: Common, console: Console) -> Iterator[tuple["Repository", "Index"]]:
+    """Hold a repository and its index open."""
+    from s3bu.index import open_index  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+
+    with open_repository(repository, common) as opened:
+        local = open_index(default_home(os.environ), opened.storage.identity, console)
+        try:
+            yield opened, local
+        finally:
+            local.close()
+
+
+@index.command
+def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Take in the snapshots of all jobs that are not in the index yet, also those of other machines.
+
+    A snapshot that is gone from the repository, or was altered there, is said. Each new one takes about a second, for
+    its passphrase. Exit codes: 0 done, 3 some snapshots could not be opened or were altered.
+
+    Examples:
+
+      s3bu index sync my-bucket
+    """
+    from s3bu.sync import sync as run  # noqa: PLC0415 - start-up counts
+
+    with Console() as console, _open(repository, common, console) as (opened, local):
+        outcome = run(opened, local, console)
+        console.finish()
+        return _report(outcome, local)
+
+
+@index.command
+def rebuild(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Empty the index and take in all snapshots again.
+
+    Nothing is lost by it but time: the index holds nothing that is not in the repository, besides what lets a backup
+    pass over unmodified files more surely; the first backup afterwards goes by size and time alone.
+
+    Examples:
+
+      s3bu index rebuild my-bucket
+    """
+    from s3bu.sync import sync as run  # noqa: PLC0415 - start-up counts
+
+    with Console() as console, _open(repository, common, console) as (opened, local):
+        local.clear()
+        outcome = run(opened, local, console)
+        console.finish()
+        return _report(outcome, local)
+
+
+def _report(outcome: "Outcome", local: "Index") -> int:
+    total = sum(snapshot.error is None for snapshot in local.snapshots())
+    print(f"{counted(len(outcome.taken), 'snapshot')} taken in, {total:,} in the index")
+    lost = ((outcome.vanished, "gone from the repository"), (outcome.altered, "altered in the repository"))
+    for keys, what in (*lost, (list(outcome.failed), "could not be opened")):
+        if keys:
+            print(f"  {counted(len(keys), 'snapshot')} {what}")
+    return 3 if outcome.failed or outcome.altered else 0
+
+
+@index.command
+def path(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Print where the index of a repository lies, whether it is there or not.
+
+    Examples:
+
+      sqlite3 "$(s3bu index path my-bucket)" .tables
+    """
+    from s3bu.index import index_path  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+
+    with open_repository(repository, common) as opened:
+        print(index_path(default_home(os.environ), opened.storage.identity))
+    return 0
+
+
+@index.command
+def status(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+    """Show what the index holds, without asking the repository.
+
+    Examples:
+
+      s3bu index status my-bucket
+    """
+    with Console() as console, _open(repository, common, console) as (_, local):
+        assert local.path is not None
+        print(f"{local.path}: {format_nbytes(_size(local))}")
+        rows = [_row(local, *source) for source in _sources(local.connection)]
+        if rows:
+            print_table(
+                ("job", "label", "snapshots", "unopened", "versions", "newest"), rows, right=frozenset({2, 3, 4})
+            )
+        else:
+            print("no snapshots; `s3bu index sync` takes them in")
+    return 0
+
+
+def _size(local: "Index") -> int:
+    return sum(os.path.getsize(name) for name in (f"{local.path}", f"{local.path}-wal") if os.path.exists(name))
+
+
+def _sources(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
+    return connection.execute("SELECT id, job, label FROM source ORDER BY job, label").fetchall()
+
+
+def _row(local: "Index", source: int, job: str, label: str) -> tuple[str, ...]:
+    snapshots = local.snapshots(source)
+    taken = [snapshot for snapshot in snapshots if snapshot.error is None]
+    newest = format_local(taken[-1].created) if taken else "none"
+    versions = local.connection.execute("SELECT count(*) FROM version WHERE source = ?", (source,)).fetchone()[0]
+    unopened = len(snapshots) - len(taken)
+    return (shown(job), shown(label), f"{len(taken):,}", f"{unopened:,}", f"{versions:,}", newest)
