@@ -1,7 +1,7 @@
 """One run of a backup: scan, compare, store what is new, publish one manifest a source.
 
-Invariants: a manifest is put last, after every content that it names is known to be stored; a failure is a value,
-never an entry and never a removal; a source that fails leaves the others alone.
+Invariants: a manifest is put last, after every content that it names is known to be stored, whatever a prune did
+meanwhile; a failure is a value, never an entry and never a removal; a source that fails leaves the others alone.
 """
 
 import os
@@ -37,6 +37,8 @@ _OLDEST_UNCHANGED = timedelta(days=7)
 """A source without changes still gets a snapshot this often, so that one can see that it is backed up."""
 _FEWEST_GUARDED = 100
 _PUBLISH_ATTEMPTS = 20
+_LOOKS = 5
+"""How often a run looks whether a prune moved anything before it gives up; prunes are days apart."""
 _HOST_SEARCH = 10
 """How many manifests are read back to find this machine's own, where several share a label."""
 
@@ -75,6 +77,27 @@ class DeletionsRefusedError(S3buError):
     """More than half of a source vanished at once, which is more often an unmounted disk than a wish."""
 
 
+class Known:
+    """The contents that a run deduplicates against, as of a state of the repository that it read before listing."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._state = repository.state()
+        self.contents = repository.contents(repository.marked(self._state))
+
+    def has_moved(self) -> bool:
+        """Say whether a prune changed the state since the last look; if so, `contents` is narrowed to what is left.
+
+        Only marks that are new take anything away: what this run put after it had seen a mark is younger than that.
+        """
+        state = self._repository.state()
+        if state == self._state:
+            return False
+        self.contents.narrow(self._repository.contents(self._repository.marked(state.since(self._state))))
+        self._state = state
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What the sources of one run share."""
@@ -83,8 +106,24 @@ class _Run:
     job: Job
     options: Options
     progress: Progress
-    contents: Contents
+    known: Known
     store: Store
+
+    @property
+    def contents(self) -> Contents:
+        return self.known.contents
+
+
+@dataclass(slots=True)
+class _Work:
+    """One source under way: what the scan found, as far as it still holds, and by path what came of reading it."""
+
+    scan: Scan
+    manifests: list[StoredManifest]
+    parent: Snapshot | None
+    differences: list[Difference | Failure]
+    outcome: Outcome
+    results: dict[bytes, Entry | Failure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +148,9 @@ def run(
         progress.note(f"accepted the recipients {recipients.fingerprint}, as this machine sees them for the first time")
     repository.probe(job.name)
     progress.phase("listing what is stored")
-    contents = repository.contents()
-    store = Store(repository, recipients, contents, is_compressing=options.is_compressing, progress=progress)
-    shared = _Run(repository, job, options, progress, contents, store)
+    known = Known(repository)
+    store = Store(repository, recipients, known.contents, is_compressing=options.is_compressing, progress=progress)
+    shared = _Run(repository, job, options, progress, known, store)
     return [_back_up(shared, source) for source in sources]
 
 
@@ -123,20 +162,43 @@ def _back_up(shared: _Run, source: Source) -> Outcome:
         created = datetime.fromtimestamp(int(time.time()), UTC)
         scan = Scan(source.path, shared.job.filters, excluded=shared.options.excluded)
         outcome.left = scan.left
-        differences = _compare(shared, scan, parent)
-        _guard(shared, differences, manifests, parent)
-        results, gone = _read(shared, scan, differences, outcome)
-        if gone:
-            differences = list(_removed(differences, gone))
-            _guard(shared, differences, manifests, parent)
-        settling = _Settling(shared, outcome, parent, created, results)
-        lines = list(settling.lines(differences))
+        work = _Work(scan, manifests, parent, _compare(shared, scan, parent), outcome)
+        _guard(shared, work)
+        _store(shared, work)
+        settling = _Settling(shared, outcome, parent, created, work.results)
+        lines = list(settling.lines(work.differences))
         has_broken = bool(manifests) and (parent is None or parent.key != manifests[-1].key)
         if has_broken or settling.is_worth_publishing():
+            lines = _confirm(shared, work, settling, lines)
             outcome.published = _publish(shared, source, Origin(created, parent), lines)
     except (SourceMissingError, JobError, DeletionsRefusedError) as error:
         outcome.error = error
     return outcome
+
+
+def _store(shared: _Run, work: _Work) -> None:
+    """Store the contents that are not known to be stored."""
+    gone = _read(shared, work)
+    if gone:
+        work.differences = list(_removed(work.differences, gone))
+        _guard(shared, work)
+
+
+def _confirm(shared: _Run, work: _Work, settling: "_Settling", lines: list[bytes]) -> list[bytes]:
+    """Return lines whose contents are all stored as of a state that has not moved since.
+
+    What a prune marked or deleted meanwhile is put again, from the source, and the lines are settled anew.
+    """
+    for _ in range(_LOOKS):
+        if not shared.known.has_moved():
+            return lines
+        shared.progress.phase("checking what a prune left")
+        _store(shared, work)
+        lines = list(settling.lines(work.differences))
+    raise StorageError(
+        f"{shared.repository.storage.url}: marks and epoch keep moving; nothing published",
+        hint="run again when the prune is over; what was stored is kept",
+    )
 
 
 def _read_parent(shared: _Run, manifests: list[StoredManifest]) -> Snapshot | None:
@@ -165,20 +227,16 @@ def _compare(shared: _Run, scan: Scan, parent: Snapshot | None) -> list[Differen
     return differences
 
 
-def _guard(
-    shared: _Run,
-    differences: list[Difference | Failure],
-    manifests: list[StoredManifest],
-    parent: Snapshot | None,
-) -> None:
+def _guard(shared: _Run, work: _Work) -> None:
     """Refuse to go on when more than half of at least a hundred files vanished since this machine's last snapshot."""
+    parent = work.parent
     if parent is None or shared.options.accepts_deletions:
         return
-    present = {one.entry.path for one in differences if isinstance(one, Difference) and one.entry is not None}
+    present = {one.entry.path for one in work.differences if isinstance(one, Difference) and one.entry is not None}
     vanished, total = _vanished(parent, present)
     if not _is_suspicious(vanished, total):
         return
-    own = _own_last(shared, manifests, parent)
+    own = _own_last(shared, work.manifests, parent)
     if own is not None:
         vanished, total = _vanished(own, present)
     if own is None or _is_suspicious(vanished, total):
@@ -213,27 +271,24 @@ def _own_last(shared: _Run, manifests: list[StoredManifest], parent: Snapshot) -
     return None
 
 
-def _read(
-    shared: _Run, scan: Scan, differences: list[Difference | Failure], outcome: Outcome
-) -> tuple[dict[bytes, Entry | Failure], set[bytes]]:
-    """Store the contents that must be read; return by path what came of each, and the paths that were removed."""
-    wanted = list(_to_read(differences, shared.contents))
-    results: dict[bytes, Entry | Failure] = {}
+def _read(shared: _Run, work: _Work) -> set[bytes]:
+    """Store the contents that must be read, note what came of each, and return the paths that were removed."""
     gone: set[bytes] = set()
+    wanted = list(_to_read(work, shared.contents))
     if not wanted:
-        return results, gone
+        return gone
     shared.progress.phase("storing", files=len(wanted), nbytes=sum(entry.nbytes for entry in wanted))
-    with _open_source(scan.root) as root:
+    with _open_source(work.scan.root) as root:
         for result in shared.store.store(root, wanted):
             if isinstance(result, Stored):
-                results[result.entry.path] = result.entry
-                outcome.nbytes_sent += result.nbytes_sent
+                work.results[result.entry.path] = result.entry
+                work.outcome.nbytes_sent += result.nbytes_sent
             elif isinstance(result, Failure):
-                results[result.path] = result
+                work.results[result.path] = result
             else:
                 gone.add(result.path)
             shared.progress.advance(files=1)
-    return results, gone
+    return gone
 
 
 def _open_source(path: bytes) -> Root:
@@ -254,17 +309,26 @@ def _removed(differences: Iterable[Difference | Failure], gone: set[bytes]) -> I
             yield Difference(REMOVED, None, one.previous)
 
 
-def _to_read(differences: Iterable[Difference | Failure], contents: Contents) -> Iterator[Entry]:
-    """Yield the files whose content is unknown, or known and gone from the repository: then it is put again."""
-    for one in differences:
+def _to_read(work: _Work, contents: Contents) -> Iterator[Entry]:
+    """Yield the files whose content is unknown, or known and gone from the repository: then it is put again.
+
+    One that was read before is judged by what was found then, and not tried again if that failed.
+    """
+    for one in work.differences:
         if isinstance(one, Failure) or one.entry is None or one.entry.kind != FILE or one.status == CARRIED:
             continue
-        if is_representable(one.entry) and not (one.entry.hash and bytes.fromhex(one.entry.hash) in contents.stored):
-            yield one.entry
+        entry = work.results.get(one.entry.path, one.entry)
+        if isinstance(entry, Failure) or not is_representable(entry):
+            continue
+        if not (entry.hash and bytes.fromhex(entry.hash) in contents.stored):
+            yield entry
 
 
 class _Settling:
-    """Turns differences and what came of reading them into the lines of a manifest, counting on the way."""
+    """Turns differences and what came of reading them into the lines of a manifest, counting on the way.
+
+    Lines may be made anew when more was read: then it counts from the start, and tells only failures that are new.
+    """
 
     def __init__(
         self,
@@ -280,6 +344,7 @@ class _Settling:
         self._created = created
         self._results = results
         self._since = {failed.path: failed.since for failed in parent.failed} if parent else {}
+        self._told: set[Failure] = set()
 
     def is_worth_publishing(self) -> bool:
         """Say whether the snapshot tells anything that the parent does not, or the parent is a week old."""
@@ -292,6 +357,9 @@ class _Settling:
 
     def lines(self, differences: Iterable[Difference | Failure]) -> Iterator[bytes]:
         """Yield the manifest's lines between header and trailer, in order."""
+        self._outcome.counts.clear()
+        self._outcome.failures.clear()
+        self._outcome.nfiles = self._outcome.nbytes = 0
         for difference in differences:
             if isinstance(difference, Failure):
                 yield self._fail(difference)
@@ -349,7 +417,9 @@ class _Settling:
 
     def _fail(self, failure: Failure) -> bytes:
         self._outcome.failures.append(failure)
-        self._shared.progress.failure(failure)
+        if failure not in self._told:
+            self._told.add(failure)
+            self._shared.progress.failure(failure)
         since = self._since.get(_written(failure), self._created.isoformat())
         return format_failed(FailedPath(failure.path, failure.error, since))
 

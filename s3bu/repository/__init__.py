@@ -7,6 +7,7 @@ copies through other tools lose it: an object shows by its first bytes what it i
 import gzip
 import io
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from s3bu.compression import MAGIC, GunzipReader, Readable
 from s3bu.crypto.header import age_kind
 from s3bu.crypto.passphrase import PassphraseWriter, open_passphrase
-from s3bu.errors import IntegrityError, ObjectNotFound, RepositoryNotFoundError
+from s3bu.errors import IntegrityError, ObjectNotFound, RepositoryNotFoundError, StorageError
 from s3bu.keyring import Keyring
 from s3bu.manifest import Entry, FailedPath, Header, ManifestWriter, Writable, load_entries
 from s3bu.manifest.reader import ManifestReader, read_manifest
@@ -22,6 +23,7 @@ from s3bu.remembered import Remembered
 from s3bu.repository import layout
 from s3bu.repository.layout import ManifestKey
 from s3bu.repository.recipients import RecipientSet
+from s3bu.repository.state import Contents, State, read_marks
 from s3bu.storage import PART_BOUND, Download, ObjectStat, Storage
 
 _PRIVATE_METADATA = {
@@ -35,6 +37,17 @@ _SMALLEST_CONTENT = 200
 """No age file for a recipient is shorter (docs/format.md, "age"); what is, was cut, and counts as absent."""
 _JOB_BOUND = 1024 * 1024
 """More than this is no job."""
+_MARKS_ATTEMPTS = 5
+
+__all__ = [
+    "Contents",
+    "PrivateObject",
+    "Repository",
+    "Snapshot",
+    "State",
+    "StoredJob",
+    "StoredManifest",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class StoredManifest:
     key: ManifestKey
     modified: datetime
     nbytes: int
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +221,7 @@ class Repository:
         for status in self.storage.list(prefix):
             key = layout.parse_manifest_key(status.key)
             if key and job in (None, key.job) and label in (None, key.label):
-                found.append(StoredManifest(key, status.modified, status.nbytes))
+                found.append(StoredManifest(key, status.modified, status.nbytes, status.etag))
         return sorted(found, key=lambda manifest: manifest.key)
 
     @contextmanager
@@ -255,21 +269,40 @@ class Repository:
             if found:
                 yield found, status
 
-    def contents(self) -> "Contents":
-        """Return which contents are stored."""
+    def contents(self, marked: AbstractSet[bytes] = frozenset()) -> Contents:
+        """Return which contents are stored, by one listing; those of `marked` are to be overwritten, as damaged ones.
+
+        The marks must have been read before: what a prune marks after this listing shows in a later state.
+        """
         contents = Contents(set(), set())
         for found, status in self.objects():
-            target = contents.stored if status.nbytes >= _SMALLEST_CONTENT else contents.damaged
-            target.add(bytes.fromhex(found))
+            digest = bytes.fromhex(found)
+            is_good = status.nbytes >= _SMALLEST_CONTENT and digest not in marked
+            (contents.stored if is_good else contents.damaged).add(digest)
         return contents
 
+    # --- what a prune is about to do
 
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """The hashes, 32 bytes each, of the contents that are stored, and of those whose object is too short to be any."""
+    def state(self) -> State:
+        """Return the state of the repository, by one listing of `repo/`."""
+        return State({status.key: status.etag for status in self.storage.list("repo/")})
 
-    stored: set[bytes]
-    damaged: set[bytes]
+    def marked(self, state: State) -> set[bytes]:
+        """Return the hashes, 32 bytes each, that the marks of a state name.
+
+        Where one of them vanished meanwhile, all marks of the state there is now are read instead; a caller sees by
+        comparing states that it moved. `IntegrityError` when one cannot be understood.
+        """
+        for _ in range(_MARKS_ATTEMPTS):
+            try:
+                return {digest for key in state.marks for digest in self._read_marks(key)}
+            except ObjectNotFound:
+                state = self.state()
+        raise StorageError(f"{self.storage.url}: marks keep vanishing while they are read", hint="run again later")
+
+    def _read_marks(self, key: str) -> Iterator[bytes]:
+        with self.storage.open(key) as download:
+            yield from read_marks(download, key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from s3bu.errors import S3buError
 
 RECIPIENTS = "repo/recipients.txt"
 FURTHER_RECIPIENTS = "repo/recipients-s3bu.txt"
+EPOCH = "repo/epoch"
+MARKS = "repo/marks/"
 
 _MANIFEST = re.compile(
     r"manifests/(?P<job>[^/]+)/(?P<label>.+)/(?P=job)-(?P=label)-(?P<day>\d{4}-\d\d-\d\d)-(?P<second>\d{5})\.csv\.gz",
