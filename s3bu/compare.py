@@ -30,8 +30,9 @@ class Difference(NamedTuple):
 class Trust:
     """When a file counts as unmodified without being read.
 
-    `before_ns`: an mtime at or after this is racy, since the file may have been written again within the same tick
-    after the parent's run had read it. `is_rehash`: nothing is trusted.
+    A file that this machine saw before is trusted when all is as it was then. Where only a manifest tells of it, size
+    and second must do: `before_ns`: an mtime at or after this is racy, since the file may have been written again
+    within the same tick after the parent's run had read it. `is_rehash`: nothing is trusted.
     """
 
     before_ns: int
@@ -39,15 +40,11 @@ class Trust:
 
     def holds(self, found: Entry, previous: Entry) -> bool:
         """Say whether the content of `found` is the one that the parent's entry names."""
-        return (
-            not self.is_rehash
-            and previous.kind == FILE
-            and bool(previous.hash)
-            and previous.nbytes == found.nbytes
-            and previous.mtime_ns != 0
-            and _seconds(previous) == _seconds(found)
-            and found.mtime_ns < self.before_ns
-        )
+        if self.is_rehash or previous.kind != FILE or not previous.hash or previous.nbytes != found.nbytes:
+            return False
+        if previous.seen is not None:
+            return previous.seen == found.seen and previous.mtime_ns == found.mtime_ns
+        return previous.mtime_ns != 0 and _seconds(previous) == _seconds(found) and found.mtime_ns < self.before_ns
 
 
 def compare(
@@ -81,9 +78,10 @@ def _judge(found: Entry, previous: Entry, trust: Trust) -> Difference:
         return Difference(UNMODIFIED if is_same(found, previous) else CHANGED, found, previous)
     if not trust.holds(found, previous):
         return Difference(CHANGED, found, previous)
-    if found.mode == previous.mode:
-        return Difference(UNMODIFIED, previous, previous)
-    return Difference(CHANGED, found._replace(hash=previous.hash), previous)
+    if previous.seen == found.seen and previous.mode == found.mode:
+        return Difference(UNMODIFIED, previous, previous)  # nothing that anyone knows of it is different
+    entry = found._replace(hash=previous.hash)
+    return Difference(UNMODIFIED if found.mode == previous.mode else CHANGED, entry, previous)
 
 
 def is_same(entry: Entry, previous: Entry) -> bool:
@@ -102,7 +100,7 @@ def is_same(entry: Entry, previous: Entry) -> bool:
 
 def carried(previous: Entry) -> Entry:
     """Return the last good entry as a run writes it that could not look: a file's with an mtime of 0."""
-    return previous._replace(mtime_ns=0) if previous.kind == FILE else previous
+    return previous._replace(mtime_ns=0, seen=None) if previous.kind == FILE else previous
 
 
 def _seconds(entry: Entry) -> int:

@@ -5,12 +5,14 @@ difference: the rows of the index always say of each snapshot exactly what its m
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from s3bu.index import AT, Index, IndexedSnapshot, Seen
+from s3bu.index import AT, Index, IndexedSnapshot
 from s3bu.manifest import Entry, FailedPath, Header, sort_key
+from s3bu.manifest.reader import ManifestReader
 from s3bu.repository.layout import ManifestKey
 
 Row = tuple[object, ...]
@@ -53,6 +55,18 @@ def number_of(key: ManifestKey) -> int:
     return key.day.toordinal() * 100_000 + key.second
 
 
+def whole(
+    reader: ManifestReader, known: AbstractSet[bytes] = frozenset(), lines: set[bytes] | None = None
+) -> Iterator[Entry | FailedPath]:
+    """Yield what a manifest holds; one that turns out to be cut ends with a failure of the source itself.
+
+    With `lines` only what differs from `known` lines, as `ManifestReader.differing` does it.
+    """
+    yield from reader if lines is None else reader.differing(known, lines)
+    if reader.is_truncated:
+        yield FailedPath(b"", "the manifest is cut: what stood behind its end is not known", "")
+
+
 def take_in(index: Index, facts: Facts, items: Iterable[Entry | FailedPath]) -> int:
     """Take in a whole manifest, in one transaction; when reading it fails, nothing of it stays.
 
@@ -80,13 +94,17 @@ def take_in_changes(index: Index, facts: Facts, items: Iterable[Entry | FailedPa
         _take_in_staged(index, replace(facts, failed=failed), removed)
 
 
-def record(index: Index, facts: Facts, changed: Iterable[tuple[Entry, Seen | None]], removed: Iterable[bytes]) -> None:
-    """Take in the snapshot that this machine has just made, with what it saw of the files."""
+def record(
+    index: Index, facts: Facts, changed: Iterable[Entry], removed: Iterable[bytes], seen: Iterable[Entry]
+) -> None:
+    """Take in the snapshot that this machine has just made, by what differs from the one before it.
+
+    Of the entries in `seen`, changed or not, what this machine saw is kept too.
+    """
     with index.transaction():
-        seen: list[tuple[Entry, Seen]] = []
-        _stage(index, _with_seen(changed, seen))
+        _stage(index, changed)
         source = _take_in_staged(index, facts, removed)
-        keep_seen(index, source, seen)
+        _keep_seen(index, source, seen)
 
 
 def _take_in_staged(index: Index, facts: Facts, removed: Iterable[bytes]) -> int:
@@ -125,19 +143,21 @@ def let_go(index: Index, snapshot: IndexedSnapshot) -> None:
         index.connection.execute("DELETE FROM snapshot WHERE id = ?", (snapshot.id,))
 
 
-def _with_seen(changed: Iterable[tuple[Entry, Seen | None]], into: list[tuple[Entry, Seen]]) -> Iterator[Entry]:
-    for entry, seen in changed:
-        if seen is not None:
-            into.append((entry, seen))
-        yield entry
-
-
-def keep_seen(index: Index, source: int, files: Iterable[tuple[Entry, Seen]]) -> None:
+def keep_seen(index: Index, source: int, entries: Iterable[Entry]) -> None:
     """Keep what this machine saw of files whose newest version is known."""
+    with index.transaction():
+        _keep_seen(index, source, entries)
+
+
+def _keep_seen(index: Index, source: int, entries: Iterable[Entry]) -> None:
     index.connection.executemany(
         "UPDATE version SET local_nanos = ?, ctime_ns = ?, inode = ?, device = ? "
         "WHERE source = ? AND sort_key = ? AND last IS NULL",
-        ((entry.mtime_ns % 1_000_000_000, *seen, source, sort_key(entry.path)) for entry, seen in files),
+        (
+            (entry.mtime_ns % 1_000_000_000, *entry.seen, source, sort_key(entry.path))
+            for entry in entries
+            if entry.seen is not None
+        ),
     )
 
 

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from s3bu.errors import S3buError
-from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, sort_key
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
 from s3bu.progress import Progress
 
 SCHEMA = 1
@@ -36,14 +36,9 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 _COLUMNS = "kind, nbytes, mtime, nanos, mode, hash, target, owner"
 AT = "source = :source AND first <= :number AND (last IS NULL OR last >= :number)"
 """The condition for the rows of one snapshot."""
-
-
-class Seen(NamedTuple):
-    """What this machine saw of a file besides its entry, by which it knows the file again (docs/architecture.md, 7)."""
-
-    ctime_ns: int
-    inode: int
-    device: int
+_CURRENT = (
+    f"SELECT sort_key, {_COLUMNS}, local_nanos, ctime_ns, inode, device FROM version WHERE source = ? AND last IS NULL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +112,21 @@ class Index:
         """Keep a value under a name."""
         self.connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
+    # --- jobs
+
+    def job(self, name: str, version: int, etag: str) -> tuple[bytes, bool] | None:
+        """Return the text of a version of a job, and whether it was encrypted, if it is the one that was kept."""
+        row = self.connection.execute(
+            "SELECT text, is_encrypted FROM job_version WHERE job = ? AND version = ? AND etag = ?",
+            (name, version, etag),
+        ).fetchone()
+        return (row[0], bool(row[1])) if row else None
+
+    def keep_job(self, name: str, version: int, etag: str, text: bytes, *, is_encrypted: bool) -> None:
+        """Keep a version of a job, so that it need not be decrypted again."""
+        values = (name, version, etag, text, is_encrypted)
+        self.connection.execute("INSERT OR REPLACE INTO job_version VALUES (?, ?, ?, ?, ?)", values)
+
     # --- sources and snapshots
 
     def source(self, job: str, label: str) -> int:
@@ -148,25 +158,36 @@ class Index:
     # --- entries
 
     def entries(self, source: int, number: int) -> Iterator[Entry]:
-        """Yield the entries of a snapshot, in order."""
+        """Yield the entries of a snapshot, in order, as its manifest has them."""
         rows = self.connection.execute(
-            f"SELECT sort_key, {_COLUMNS} FROM version WHERE {AT} ORDER BY sort_key",
+            f"SELECT sort_key, {_COLUMNS}, NULL, NULL, NULL, NULL FROM version WHERE {AT} ORDER BY sort_key",
             {"source": source, "number": number},
         )
-        return (self.entry(row) for row in rows)
+        return map(self.entry, rows)
+
+    def currents(self, source: int) -> Iterator[Entry]:
+        """Yield the newest entries of a source, in order, with what this machine saw of them."""
+        rows = self.connection.execute(f"{_CURRENT} ORDER BY sort_key", (source,))
+        return map(self.entry, rows)
+
+    def current(self, source: int, key: bytes) -> Entry | None:
+        """Return the newest entry of a source under a sort key."""
+        row = self.connection.execute(f"{_CURRENT} AND sort_key = ?", (source, key)).fetchone()
+        return self.entry(row) if row else None
 
     def entry(self, row: tuple[Any, ...]) -> Entry:
-        """Return the entry of a row of sort key and columns."""
-        key, kind, nbytes, mtime, nanos, mode, digest, target, owner = row
+        """Return the entry of a row of sort key, columns, and the four columns of what this machine saw."""
+        key, kind, nbytes, mtime, nanos, mode, digest, target, owner, local_nanos, ctime_ns, inode, device = row
         return Entry(
             key.replace(b"\0", b"/"),
             _KINDS[kind],
             nbytes,
-            mtime * _SECOND + nanos,
+            mtime * _SECOND + (nanos if local_nanos is None else local_nanos),
             mode,
             digest.hex() if digest else "",
             target or b"",
             self._owner(owner) if owner else None,
+            None if ctime_ns is None else Seen(ctime_ns, inode, device),
         )
 
     def row(self, entry: Entry) -> tuple[object, ...]:

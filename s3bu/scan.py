@@ -17,7 +17,7 @@ from operator import itemgetter
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
-from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, Owner
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, Owner, Seen
 from s3bu.progress import Failure
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -117,7 +117,8 @@ class Scan:
             if not self._filters.wants_file(name):
                 return None
             if kind == stat.S_IFREG:
-                return Entry(path, FILE, status.st_size, status.st_mtime_ns, status.st_mode & 0o777, "", b"", None)
+                mode = status.st_mode & 0o777
+                return Entry(path, FILE, status.st_size, status.st_mtime_ns, mode, "", b"", None, seen_of(status))
             if kind == stat.S_IFLNK:
                 return self._read_link(level, name, status)
         except FileNotFoundError:
@@ -176,6 +177,12 @@ def _special(path: bytes, status: os.stat_result) -> Entry | None:
 def _list(descriptor: int) -> list[tuple[bytes, "os.DirEntry[str]"]]:
     with os.scandir(descriptor) as listing:
         return sorted(((os.fsencode(found.name), found) for found in listing), key=itemgetter(0))
+
+
+def seen_of(status: os.stat_result) -> Seen:
+    """Return by what a file is known again; numbers of 64 bits become signed ones."""
+    inode, device = status.st_ino, status.st_dev
+    return Seen(status.st_ctime_ns, inode - ((inode >> 63) << 64), device - ((device >> 63) << 64))
 
 
 def reason(error: OSError) -> str:

@@ -25,7 +25,7 @@ from s3bu.progress import Failure, Progress, Silent
 from s3bu.repository import Contents, Repository, layout
 from s3bu.repository.recipients import RecipientSet
 from s3bu.rooted import Root
-from s3bu.scan import reason
+from s3bu.scan import reason, seen_of
 from s3bu.storage import PART_BOUND, Put, Upload, memory_of_writer
 
 T = TypeVar("T")
@@ -286,7 +286,11 @@ class _Source:
         """Return the entry of what was opened, which may be younger than what the scan saw."""
         status = self._status
         return self.scanned._replace(
-            nbytes=status.st_size, mtime_ns=status.st_mtime_ns, mode=status.st_mode & 0o777, hash=content_hash
+            nbytes=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            mode=status.st_mode & 0o777,
+            hash=content_hash,
+            seen=seen_of(status),
         )
 
     def read(self) -> bytes:

@@ -28,10 +28,11 @@ from s3bu.crypto.recipients import Recipient, parse_recipients
 from s3bu.errors import StorageError
 from s3bu.fetch import fetch
 from s3bu.filters import Filters
+from s3bu.index import Index, open_index
 from s3bu.job import Job, Source
 from s3bu.keyring import Keyring, new_secret, write_identities, write_secrets
 from s3bu.manifest import FILE, Entry, FailedPath, Header, ManifestWriter, format_entry, format_failed, sort_key
-from s3bu.progress import Failure
+from s3bu.progress import Failure, Silent
 from s3bu.remembered import Remembered
 from s3bu.repository import Repository, Snapshot, layout
 from s3bu.repository.layout import ManifestKey
@@ -171,6 +172,10 @@ class World:
     def reopen(self, home: str = "state") -> Repository:
         """Open the repository once more, as another run does, or with another `home` another machine."""
         return open_repository(self.root, self.storage, home)
+
+    def index(self, home: str = "state") -> Index:
+        """Open the index that a machine has in its `home`."""
+        return open_index(self.root / home, self.storage.identity, Silent())
 
     def job(self, filters: Filters | None = None, labels: Iterable[str] = ("docs",)) -> Job:
         sources = tuple(Source(label, os.fsencode(self.source)) for label in labels)

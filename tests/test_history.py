@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from s3bu.errors import IntegrityError
 from s3bu.history import Facts, let_go, number_of, record, take_in, take_in_changes
-from s3bu.index import Index, Seen, open_passing_index
-from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, FailedPath, Owner, sort_key
+from s3bu.index import Index, open_passing_index
+from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
 from s3bu.repository.layout import ManifestKey
 
 _OWNER = Owner(1, 2, "me", "\udcff")
@@ -94,7 +94,7 @@ def _take(index: Index, way: int, second: int, model: dict[int, list[Entry]]) ->
     elif way == 1:
         take_in_changes(index, _facts(second), changed, removed)
     else:
-        record(index, _facts(second), [(entry, None) for entry in changed], removed)
+        record(index, _facts(second), changed, removed, ())
 
 
 def test_entries_out_of_order_are_sorted_and_of_equal_paths_the_last_counts() -> None:
@@ -127,12 +127,15 @@ def test_failures_are_kept_with_their_snapshot() -> None:
 
 def test_what_this_machine_saw_goes_with_the_version_it_saw() -> None:
     index = open_passing_index("x")
-    entry = _VERSIONS[0](b"a")._replace(mtime_ns=5_123_456_789)
-    record(index, _facts(1), [(entry, Seen(7, 8, 9))], ())
-    seen = "SELECT local_nanos, ctime_ns, inode, device FROM version WHERE last IS NULL"
-    assert index.connection.execute(seen).fetchone() == (123_456_789, 7, 8, 9)
-    record(index, _facts(2), [(entry._replace(hash="c" * 64), None)], ())
-    assert index.connection.execute(seen).fetchone() == (None, None, None, None)
+    entry = _VERSIONS[0](b"a")._replace(mtime_ns=5_123_456_789, seen=Seen(7, 8, 9))
+    record(index, _facts(1), [entry], (), [entry])
+    source = index.source("job", "label")
+    assert list(index.currents(source)) == [entry]
+    assert list(index.entries(source, number_of(_key(1)))) == [_VERSIONS[0](b"a")]
+    other = _VERSIONS[1](b"a")
+    record(index, _facts(2), [other], (), ())
+    assert list(index.currents(source)) == [other]
+    assert list(index.entries(source, number_of(_key(1)))) == [_VERSIONS[0](b"a")]
 
 
 def test_the_same_path_of_two_sources_has_two_histories() -> None:

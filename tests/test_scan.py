@@ -16,7 +16,7 @@ from s3bu.errors import JobError
 from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, sort_key
 from s3bu.progress import Failure
-from s3bu.scan import Left, Scan, SourceMissingError, owner_of
+from s3bu.scan import Left, Scan, SourceMissingError, owner_of, seen_of
 from tests.fakes import OLD, SECOND, strike_before_open, without_override, write
 
 ODD_NAMES = (
@@ -92,7 +92,8 @@ def test_a_directory_stands_before_what_only_begins_like_it(tmp_path: Path) -> N
 def test_a_file_is_told_by_its_status(tmp_path: Path) -> None:
     write(tmp_path / "source" / "file", b"four", mode=0o4751)
     (found,) = scan(tmp_path / "source")
-    assert found == Entry(b"file", FILE, 4, OLD * SECOND, 0o751)
+    seen = seen_of((tmp_path / "source" / "file").stat())
+    assert found == Entry(b"file", FILE, 4, OLD * SECOND, 0o751, seen=seen)
 
 
 def test_a_directory_keeps_its_special_bits_and_nanoseconds(tmp_path: Path) -> None:
@@ -342,4 +343,4 @@ def test_the_scan_reads_no_content(tmp_path: Path) -> None:
     write(tmp_path / "source" / "file", b"content", mode=0)
     with without_override():
         (found,) = scan(tmp_path / "source")
-    assert found == Entry(b"file", FILE, 7, OLD * SECOND, 0)
+    assert found == Entry(b"file", FILE, 7, OLD * SECOND, 0, seen=seen_of((tmp_path / "source" / "file").stat()))

@@ -8,7 +8,7 @@ import pytest
 
 from s3bu.backup import Options, Outcome
 from s3bu.backup import run as run_backup
-from s3bu.cli.opening import NOTHING_COMMON, load_job, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, load_job, open_local_index, open_repository
 from s3bu.progress import Silent
 from tests.running import Scene, backed_up, program, succeed, tree, without_override, write_file
 
@@ -113,10 +113,13 @@ def back_up_while(scene: Scene, meddle: Callable[[Path], object]) -> Outcome:
     for name in ("m-new", "z-stays"):
         write_file(scene.source / name, f"content of {name}")
     write_file(scene.source / "a", "new content of a")
-    with open_repository(str(scene.repository), NOTHING_COMMON) as repository:
+    progress = Meddling(lambda: meddle(scene.source))
+    with (
+        open_repository(str(scene.repository), NOTHING_COMMON) as repository,
+        open_local_index(repository, progress) as index,
+    ):
         job, _ = load_job(repository, str(scene.job))
-        progress = Meddling(lambda: meddle(scene.source))
-        (outcome,) = run_backup(repository, job, job.sources, Options(host="here"), progress)
+        (outcome,) = run_backup(repository, index, job, job.sources, Options(host="here"), progress)
     return outcome
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_local_index, open_repository
 from s3bu.console import Console, counted, format_nbytes, print_error, shown_line
 from s3bu.errors import UsageError
 from s3bu.job import is_job_file
@@ -23,6 +23,7 @@ def backup(
     *,
     compress: Annotated[bool, Parameter(name=["--compress", "-c"], negative="")] = False,
     init: Annotated[bool, Parameter(negative="")] = False,
+    full_scan: Annotated[bool, Parameter(negative="")] = False,
     rehash: Annotated[bool, Parameter(negative="")] = False,
     accept_deletions: Annotated[bool, Parameter(negative="")] = False,
     common: Common = NOTHING_COMMON,
@@ -50,6 +51,8 @@ def backup(
         compress new contents that get smaller by it
     init
         make the repository and keys first where there are none
+    full_scan
+        look at everything anew: every file of the source, and what is stored in the repository
     rehash
         read every file, also those that look unmodified
     accept_deletions
@@ -58,12 +61,16 @@ def backup(
     from s3bu.backup import Options, run  # noqa: PLC0415 - start-up counts
     from s3bu.cli.keys import run_init  # noqa: PLC0415
 
-    with open_repository(repository, common) as opened, Console() as console:
+    with (
+        open_repository(repository, common) as opened,
+        Console() as console,
+        open_local_index(opened, console) as index,
+    ):
         if is_job_file(job):
             _ = load_job(opened, job)  # before anything is made for a job that cannot be used
         if init:
             run_init(opened, None)
-        loaded, warnings = load_job(opened, job)
+        loaded, warnings = load_job(opened, job, index)
         for warning in warnings:
             console.warning(warning)
         sources = _chosen(loaded, label)
@@ -73,8 +80,9 @@ def backup(
             is_rehash=rehash,
             accepts_deletions=accept_deletions,
             excluded=excluded_directories(repository),
+            is_full=full_scan,
         )
-        outcomes = run(opened, loaded, sources, options, console)
+        outcomes = run(opened, index, loaded, sources, options, console)
         console.finish()
         for outcome in outcomes:
             _print_outcome(loaded.name, outcome)

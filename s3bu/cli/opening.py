@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from s3bu.errors import CredentialsError, JobNotFoundError, RepositoryNotFoundError
+from s3bu.errors import CredentialsError, JobNotFoundError, RepositoryNotFoundError, S3buError
 from s3bu.job import Job, check_job_name, is_job_file, load_job_file, parse_job
 
 if TYPE_CHECKING:
+    from s3bu.index import Index
+    from s3bu.progress import Progress
     from s3bu.repository import Repository, StoredJob
     from s3bu.storage.place import Place
 
@@ -90,8 +92,30 @@ def excluded_directories(text: str) -> frozenset[tuple[int, int]]:
     return frozenset({(status.st_dev, status.st_ino)})
 
 
-def read_stored_job(repository: "Repository", name: str, version: int | None = None) -> "StoredJob":
-    """Return a version of a job of the repository, the newest unless one is named."""
+@contextmanager
+def open_local_index(repository: "Repository", progress: "Progress") -> Iterator["Index"]:
+    """Hold the index of a repository open; where none can be kept, one that ends with the run, and a warning."""
+    from s3bu.index import open_index, open_passing_index  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+
+    identity = repository.storage.identity
+    try:
+        index = open_index(default_home(os.environ), identity, progress)
+    except S3buError as error:
+        progress.warning(f"{error.message}; going on without an index, which reads the last snapshot each time")
+        index = open_passing_index(identity)
+    try:
+        yield index
+    finally:
+        index.close()
+
+
+def read_stored_job(
+    repository: "Repository", name: str, version: int | None = None, *, index: "Index | None" = None
+) -> "StoredJob":
+    """Return a version of a job of the repository, the newest unless one is named; from the index if it has it."""
+    from s3bu.repository import StoredJob  # noqa: PLC0415 - start-up counts
+
     versions = repository.job_versions(name)
     if not versions:
         _ = repository.recipients()  # says so when this is no repository
@@ -101,12 +125,19 @@ def read_stored_job(repository: "Repository", name: str, version: int | None = N
             hint=f"it has {known}" if known else "upload one with `s3bu job upload`, or name a local .yml file",
         )
     if version is not None and version not in versions:
-        numbers = ", ".join(str(number) for number in versions[-10:])
+        numbers = ", ".join(str(number) for number in list(versions)[-10:])
         raise JobNotFoundError(f"job '{name}' has no version {version}", hint=f"it has {numbers}")
-    return repository.read_job(name, versions[-1] if version is None else version)
+    number = max(versions) if version is None else version
+    kept = index.job(name, number, versions[number]) if index else None
+    if kept is not None:
+        return StoredJob(name, number, *kept)
+    stored = repository.read_job(name, number)
+    if index:
+        index.keep_job(name, number, versions[number], stored.text, is_encrypted=stored.is_encrypted)
+    return stored
 
 
-def load_job(repository: "Repository", text: str) -> tuple[Job, tuple[str, ...]]:
+def load_job(repository: "Repository", text: str, index: "Index | None" = None) -> tuple[Job, tuple[str, ...]]:
     """Return the job that the user named, a local file or one of the repository, with what is odd about it."""
     if is_job_file(text):
         path = Path(text)
@@ -114,7 +145,7 @@ def load_job(repository: "Repository", text: str) -> tuple[Job, tuple[str, ...]]
         check_job_name(name)
         job = parse_job(content, name=name, origin=text, strict=False, directory=path.absolute().parent)
         return job, job.warnings
-    stored = read_stored_job(repository, text)
+    stored = read_stored_job(repository, text, index=index)
     job = parse_job(stored.text, name=text, origin=f"{text}, version {stored.version}", strict=False, directory=None)
     if stored.is_encrypted:
         return job, job.warnings

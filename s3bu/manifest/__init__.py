@@ -52,6 +52,17 @@ class Owner(NamedTuple):
     group: str
 
 
+class Seen(NamedTuple):
+    """What a scan saw of a file that no manifest has, by which this machine knows the file again.
+
+    Inode and device are as SQLite takes them: signed, in 64 bits.
+    """
+
+    ctime_ns: int
+    inode: int
+    device: int
+
+
 class Entry(NamedTuple):
     """One file, directory, symbolic link or special file of a snapshot.
 
@@ -63,7 +74,8 @@ class Entry(NamedTuple):
     1970, so compare never trusts it. `mode` is masked with 0o777 for files and 0o7777 for directories, and 0 for links.
     `hash` is 64 lower-case hex digits, or empty for a file that the original failed to read, a directory or a link.
     `nbytes` is 0 for what is not a file, `owner` absent for files. `target` is a link's; of a special file it is what
-    it is, `fifo`, `char 8:1` or `block 8:1` with the device's major and minor number, and empty for all else.
+    it is, `fifo`, `char 8:1` or `block 8:1` with the device's major and minor number, and empty for all else. `seen` is
+    there for a file that this machine scanned itself.
     """
 
     path: bytes
@@ -74,6 +86,7 @@ class Entry(NamedTuple):
     hash: str = ""
     target: bytes = b""
     owner: Owner | None = None
+    seen: Seen | None = None
 
 
 class FailedPath(NamedTuple):

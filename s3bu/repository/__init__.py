@@ -186,10 +186,14 @@ class Repository:
                 found.setdefault(parsed[0], []).append(parsed[1])
         return {name: sorted(versions) for name, versions in found.items()}
 
-    def job_versions(self, name: str) -> list[int]:
-        """Return the versions of one job in rising order; by number, so that 1000 comes after 999."""
-        listed = (layout.parse_job_key(status.key) for status in self.storage.list(f"jobs/{name}/"))
-        return sorted(parsed[1] for parsed in listed if parsed)
+    def job_versions(self, name: str) -> dict[int, str]:
+        """Return the versions of one job with their ETags, in rising order; by number, so that 1000 comes after 999."""
+        found = {}
+        for status in self.storage.list(f"jobs/{name}/"):
+            parsed = layout.parse_job_key(status.key)
+            if parsed:
+                found[parsed[1]] = status.etag
+        return dict(sorted(found.items()))
 
     def read_job(self, name: str, version: int) -> StoredJob:
         """Return one version of a job."""
@@ -206,19 +210,25 @@ class Repository:
         """Store a new version of a job and return its number."""
         self.probe(name)
         versions = self.job_versions(name)
-        version = versions[-1] + 1 if versions else 1
+        version = max(versions, default=0) + 1
         self._put_private(layout.job_key(name, version), lambda sink: sink.write(text))
         return version
 
     # --- manifests
 
-    def manifests(self, job: str | None = None, label: str | None = None) -> list[StoredManifest]:
-        """Return the manifests of all jobs, of one, or of one label, each label's in order."""
+    def manifests(
+        self, job: str | None = None, label: str | None = None, *, since: ManifestKey | None = None
+    ) -> list[StoredManifest]:
+        """Return the manifests of all jobs, of one, or of one label, each label's in order.
+
+        With `since`, only those of its label from this key on, the key itself among them.
+        """
         prefix = "manifests/" if job is None else f"manifests/{job}/"
         if job is not None and label is not None:
             prefix = layout.manifests_of(job, label)
+        after = str(since)[:-1] if since else ""  # a listing begins behind a key, and this is just before it
         found = []
-        for status in self.storage.list(prefix):
+        for status in self.storage.list(prefix, after=after):
             key = layout.parse_manifest_key(status.key)
             if key and job in (None, key.job) and label in (None, key.label):
                 found.append(StoredManifest(key, status.modified, status.nbytes, status.etag))
@@ -269,17 +279,15 @@ class Repository:
             if found:
                 yield found, status
 
-    def contents(self, marked: AbstractSet[bytes] = frozenset()) -> Contents:
-        """Return which contents are stored, by one listing; those of `marked` are to be overwritten, as damaged ones.
+    def contents(self, marked: AbstractSet[bytes] = frozenset()) -> Iterator[tuple[bytes, int, bool]]:
+        """Yield each content's hash in 32 bytes, the bytes of its object, and whether that must be overwritten.
 
-        The marks must have been read before: what a prune marks after this listing shows in a later state.
+        It must where it is too short to be any, or is one of `marked`. The marks must have been read before: what a
+        prune marks after this listing shows in a later state.
         """
-        contents = Contents(set(), set())
         for found, status in self.objects():
             digest = bytes.fromhex(found)
-            is_good = status.nbytes >= _SMALLEST_CONTENT and digest not in marked
-            (contents.stored if is_good else contents.damaged).add(digest)
-        return contents
+            yield digest, status.nbytes, status.nbytes < _SMALLEST_CONTENT or digest in marked
 
     # --- what a prune is about to do
 

@@ -50,11 +50,6 @@ class Contents:
     stored: set[bytes]
     damaged: set[bytes]
 
-    def narrow(self, later: "Contents") -> None:
-        """Forget, in place, what a later look does not find any more; what only that one found is no gain."""
-        self.stored.intersection_update(later.stored)
-        self.damaged.update(later.damaged)
-
 
 def read_marks(reader: Readable, key: str) -> Iterator[bytes]:
     """Yield the marked hashes, 32 bytes each; `IntegrityError` names the first line that is none.

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 from s3bu.backup import Options, Outcome
@@ -25,11 +26,14 @@ def run(
     accepts_deletions: bool = False,
     compress: bool = False,
     excluded: frozenset[tuple[int, int]] = frozenset(),
+    is_full: bool = False,
+    home: str = "state",
 ) -> tuple[list[Outcome], Listener]:
     """Back up as another run of the program would, and hold all that is stored to its names."""
     listener, job = Listener(on_phase), job or world.job()
-    options = Options(host, compress, rehash, accepts_deletions, excluded)
-    outcomes = run_backup(world.reopen(), job, job.sources, options, listener)
+    options = Options(host, compress, rehash, accepts_deletions, excluded, is_full)
+    with closing(world.index(home)) as index:
+        outcomes = run_backup(world.reopen(home), index, job, job.sources, options, listener)
     world.check_contents()
     assert [failure for outcome in outcomes for failure in outcome.failures] == listener.failures
     return outcomes, listener

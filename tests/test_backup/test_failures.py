@@ -100,7 +100,7 @@ def test_what_cannot_be_looked_at_and_is_not_stored_any_more_is_one_failure_with
     del world.storage.objects[key_of(b"d/gone")]
     (world.source / "d").chmod(0o400)
     with without_override():
-        outcome = back_up(world)
+        outcome = back_up(world, is_full=True)
     assert [failure.path for failure in outcome.failures] == [b"d/gone", b"d/kept"]
     assert set(files(world.newest())) == {b"d/kept"}
     world.check_newest()

@@ -102,12 +102,21 @@ def test_changes_of_every_kind_are_told(world: World) -> None:
     world.check_newest()
 
 
-def test_a_new_mode_needs_no_reading(world: World) -> None:
+def test_a_new_mode_is_a_change_for_which_nothing_is_sent(world: World) -> None:
+    path = world.write("file", TEXT)
+    back_up(world)
+    path.chmod(0o600)
+    outcome = back_up(world)
+    assert (counts(outcome), outcome.failures, outcome.nbytes_sent) == ({CHANGED: 1}, [], 0)
+    assert files(world.newest())[b"file"].mode == 0o600
+
+
+def test_without_an_index_a_new_mode_needs_no_reading(world: World) -> None:
     path = world.write("file", TEXT)
     back_up(world)
     path.chmod(0)
     with without_override():
-        outcome = back_up(world)
+        outcome = back_up(world, home="another machine")
     assert (counts(outcome), outcome.failures) == ({CHANGED: 1}, [])
     assert files(world.newest())[b"file"].mode == 0
 
@@ -193,8 +202,16 @@ def test_rehash_reads_what_looks_unmodified(world: World) -> None:
     back_up(world)
     path.write_bytes(b"second")
     os.utime(path, (OLD, OLD))
-    assert counts(back_up(world)) == {UNMODIFIED: 1}
-    assert counts(back_up(world, rehash=True)) == {CHANGED: 1}
+    assert counts(back_up(world, home="another machine")) == {UNMODIFIED: 1}
+    assert counts(back_up(world, home="another machine", rehash=True)) == {CHANGED: 1}
+
+
+def test_a_file_of_the_same_size_and_time_is_known_to_be_another_by_its_ctime(world: World) -> None:
+    path = world.write("file", b"first!")
+    back_up(world)
+    path.write_bytes(b"second")
+    os.utime(path, (OLD, OLD))
+    assert counts(back_up(world)) == {CHANGED: 1}
 
 
 @pytest.mark.parametrize("mtime", [0, 0.5])
@@ -211,7 +228,7 @@ def test_a_content_that_vanished_from_the_repository_is_put_again(world: World) 
     world.write("file", TEXT)
     back_up(world)
     del world.storage.objects[key_of(TEXT)]
-    outcome = back_up(world)
+    outcome = back_up(world, is_full=True)
     assert (outcome.published, counts(outcome), world.hashes()) == (None, {UNMODIFIED: 1}, {hash_of(TEXT)})
 
 
@@ -220,7 +237,7 @@ def test_a_content_cut_to_nothing_in_the_repository_is_put_again(world: World) -
     back_up(world)
     stored = world.storage.objects[key_of(TEXT)]
     world.storage.objects[key_of(TEXT)] = StoredObject(stored.body[:100], stored.metadata)
-    back_up(world)
+    back_up(world, is_full=True)
     assert world.hashes() == {hash_of(TEXT)}
     assert len(world.storage.objects[key_of(TEXT)].body) > 200
 

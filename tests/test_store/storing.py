@@ -6,6 +6,7 @@ from pathlib import Path
 
 from s3bu.manifest import FILE, Entry
 from s3bu.progress import Failure
+from s3bu.repository import Contents
 from s3bu.rooted import Root
 from s3bu.scan import Scan
 from s3bu.storage import PART_BOUND
@@ -25,7 +26,10 @@ def scanned(world: World) -> list[Entry]:
 
 def make_store(world: World, *, is_compressing: bool = False) -> Store:
     repository = world.repository
-    return Store(repository, repository.recipients(), repository.contents(), is_compressing=is_compressing)
+    contents = Contents(set(), set())
+    for digest, _, is_damaged in repository.contents():
+        (contents.damaged if is_damaged else contents.stored).add(digest)
+    return Store(repository, repository.recipients(), contents, is_compressing=is_compressing)
 
 
 def store(
