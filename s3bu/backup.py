@@ -226,7 +226,9 @@ class _Backup:
         newest = self._index.newest(self._number)
         after = parse_manifest_key(newest.key) if newest else None
         listed = self._shared.repository.manifests(self._shared.job.name, self._source.label, since=after)
-        if newest is not None and not _stands(newest, listed):
+        if newest is None:
+            self._shared.relist()  # no manifest vouches for what the index knows to be stored
+        elif not _stands(newest, listed):
             listed = self._let_go_changed()
         errors: list[S3buError] = []
         for manifest in reversed(listed):

@@ -49,6 +49,7 @@ files = st.builds(
     hash=st.text("0123456789abcdef", min_size=64, max_size=64),
     target=st.just(b""),
     owner=st.none(),
+    seen=st.none(),
 )
 directories = st.builds(
     Entry,
@@ -60,6 +61,7 @@ directories = st.builds(
     hash=st.just(""),
     target=st.just(b""),
     owner=owners,
+    seen=st.none(),
 )
 links = st.builds(
     Entry,
@@ -71,6 +73,7 @@ links = st.builds(
     hash=st.just(""),
     target=st.binary(max_size=300),
     owner=owners,
+    seen=st.none(),
 )
 entries = files | directories | links
 

@@ -91,7 +91,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _first_line(error: CycloptsError) -> str:
     """Return what is wrong with the command line, in one line and our case."""
-    text = " ".join(str(error).split()).removesuffix(".")
+    text = " ".join(str(error).split()).partition(" Available commands:")[0].removesuffix(".")
     return text[:1].lower() + text[1:]
 
 

@@ -1,5 +1,6 @@
 """Stores files as a backup does, and holds every object to its name."""
 
+import dataclasses
 import os
 import random
 from pathlib import Path
@@ -10,7 +11,7 @@ from s3bu.repository import Contents
 from s3bu.rooted import Root
 from s3bu.scan import Scan
 from s3bu.storage import PART_BOUND
-from s3bu.store import Gone, Store, Stored
+from s3bu.store import Gone, Result, Store, Stored
 from tests.fakes import World
 
 NOISE = random.Random(1).randbytes(PART_BOUND + 300_000)
@@ -39,11 +40,16 @@ def store(
     entries = scanned(world) if entries is None else entries
     made = made or make_store(world, is_compressing=is_compressing)
     with Root(os.fsencode(world.source)) as root:
-        results = list(made.store(root, entries))
+        results = [without_seen(one) for one in made.store(root, entries)]
     world.check_contents()
     found = {one.entry.path if isinstance(one, Stored) else one.path: one for one in results}
     assert len(found) == len(results) == len(entries)
     return found
+
+
+def without_seen(one: Result) -> Result:
+    """Leave out of an entry what no manifest has."""
+    return dataclasses.replace(one, entry=one.entry._replace(seen=None)) if isinstance(one, Stored) else one
 
 
 def entry_of(one: Stored | Failure | Gone) -> Entry:
