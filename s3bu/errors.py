@@ -55,6 +55,12 @@ class JobNotFoundError(S3buError):
     exit_code = 10
 
 
+class LockedError(S3buError):
+    """Another process on this machine is backing up the same job."""
+
+    exit_code = 11
+
+
 class NoIdentityError(S3buError):
     """No identity at hand opens this content."""
 

@@ -1,5 +1,6 @@
 """`s3bu backup`."""
 
+import os
 import platform
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +32,8 @@ def backup(
     """Back up the sources of a job.
 
     JOB is a job of the repository, or a local file that ends in .yml. Exit codes: 0 done or nothing to do, 1 failed,
-    2 wrong usage, 3 done but incomplete, 10 no repository or job, 12 key missing or wrong.
+    2 wrong usage, 3 done but incomplete, 10 no repository or job, 11 another run has the job,
+    12 key missing or wrong.
 
     Examples:
 
@@ -60,6 +62,8 @@ def backup(
     """
     from s3bu.backup import Options, run  # noqa: PLC0415 - start-up counts
     from s3bu.cli.keys import run_init  # noqa: PLC0415
+    from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.lock import hold  # noqa: PLC0415
 
     with (
         open_repository(repository, common) as opened,
@@ -82,7 +86,8 @@ def backup(
             excluded=excluded_directories(repository),
             is_full=full_scan,
         )
-        outcomes = run(opened, index, loaded, sources, options, console)
+        with hold(default_home(os.environ), opened.storage.identity, loaded.name, console):
+            outcomes = run(opened, index, loaded, sources, options, console)
         console.finish()
         for outcome in outcomes:
             _print_outcome(loaded.name, outcome)

@@ -1,0 +1,82 @@
+"""One run of a job at a time on this machine: a lock that ends with the process that holds it.
+
+Several machines may run one job, whose manifests never collide, and two jobs of one repository may run at once. The
+file stays where it is: whoever removed it while another process waits for it would let two in.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from s3bu.errors import LockedError, S3buError
+from s3bu.progress import Progress
+
+_UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+@contextmanager
+def hold(home: Path, identity: str, job: str, progress: Progress) -> Iterator[None]:
+    """Hold the lock of a job of the repository of that `Storage.identity`; `LockedError` tells who has it.
+
+    Where the file system has no locks, the run goes on without one, with a warning.
+    """
+    name = hashlib.sha256(os.fsencode(f"{identity}\0{job}")).hexdigest()[:32]
+    path = home / "locks" / f"{name}.lock"
+    descriptor = _open(path)
+    try:
+        _lock(descriptor, path, job, progress)
+        _sign(descriptor, job)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        raise S3buError(
+            f"{path}: the lock of the job cannot be opened ({(error.strerror or str(error)).lower()})",
+            hint="set S3BU_HOME to a directory that can be written",
+        ) from error
+
+
+def _lock(descriptor: int, path: Path, job: str, progress: Progress) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _locked(descriptor, job) from error
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise S3buError(f"{path}: the job cannot be locked ({(error.strerror or '').lower()})") from error
+        progress.warning(f"{path}: no locks on this file system; see to it that the job runs only once")
+
+
+def _locked(descriptor: int, job: str) -> LockedError:
+    """Return who holds the lock, as far as that is written there."""
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        pid, started = int(holder["pid"]), str(holder["started"])[:40]
+    except (OSError, ValueError, KeyError, TypeError):
+        return LockedError(f"job '{job}' is being backed up by another process", hint="wait until it is done")
+    return LockedError(
+        f"job '{job}' is being backed up by process {pid} since {started}",
+        hint=f"wait until it is done, or stop it with `kill {pid}`",
+    )
+
+
+def _sign(descriptor: int, job: str) -> None:
+    """Write who holds the lock; that this fails on a full disk is no reason not to back up."""
+    text = json.dumps({"pid": os.getpid(), "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}", "job": job})
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+    except OSError:
+        return

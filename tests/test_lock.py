@@ -1,0 +1,107 @@
+"""One run of a job at a time on a machine."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s3bu.errors import LockedError, S3buError
+from s3bu.lock import hold
+from tests.fakes import Listener
+from tests.running import Scene, check_refusal, run, started, succeed, write_file
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from s3bu.lock import hold
+from s3bu.progress import Silent
+with hold(Path(sys.argv[1]), "there", "home", Silent()):
+    print("held", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    made = Scene(tmp_path / "scene")
+    made.enter(monkeypatch)
+    made.make()
+    return made
+
+
+def lock_file(home: Path) -> Path:
+    (path,) = (home / "locks").iterdir()
+    return path
+
+
+def test_a_second_run_is_told_who_has_the_job_and_since_when(scene: Scene) -> None:
+    succeed("backup", scene.repository, scene.job)
+    path = lock_file(Path(os.environ["S3BU_HOME"]))
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        path.write_text('{"pid": 4711, "started": "2026-05-01 12:00:00"}')
+        result = run("backup", scene.repository, scene.job)
+    check_refusal(result, 11, "process 4711 since 2026-05-01 12:00:00", "kill 4711")
+    succeed("backup", scene.repository, scene.job)
+
+
+def test_the_holder_is_the_process_and_its_end_frees_the_job(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(LockedError, match=f"process {holder.pid} since"),
+            hold(tmp_path, "there", "home", Listener()),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with hold(tmp_path, "there", "home", Listener()):
+        pass
+
+
+def test_other_jobs_and_other_repositories_are_not_locked(tmp_path: Path) -> None:
+    with hold(tmp_path, "there", "home", Listener()):
+        for identity, job in (("there", "other"), ("elsewhere", "home")):
+            with hold(tmp_path, identity, job, Listener()):
+                pass
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"pid": "x"}', '{"pid": 1}', "\xff" * 5000])
+def test_a_holder_that_cannot_be_read_is_another_process(tmp_path: Path, text: str) -> None:
+    with hold(tmp_path, "there", "home", Listener()):
+        lock_file(tmp_path).write_text(text, "latin-1")
+        with pytest.raises(LockedError, match="by another process"), hold(tmp_path, "there", "home", Listener()):
+            pass
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
+    with hold(tmp_path, "there", "home", Listener()):
+        path = lock_file(tmp_path)
+    path.unlink()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(S3buError, match="cannot be opened"), hold(tmp_path, "there", "home", Listener()):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_a_home_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(S3buError, match="locks"), hold(tmp_path / "file", "there", "home", Listener()):
+        pass
+
+
+def test_two_runs_of_one_job_at_once_do_not_both_go_on(scene: Scene) -> None:
+    succeed("backup", scene.repository, scene.job)
+    for number in range(2000):
+        write_file(scene.source / f"{number}", f"{number}")
+    with started("backup", scene.repository, scene.job) as first:
+        first.await_phase("storing")
+        check_refusal(run("backup", scene.repository, scene.job), 11, "process")
