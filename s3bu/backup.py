@@ -301,6 +301,8 @@ class _Backup:
         parent = self._parent.snapshot
         if parent is None or self._shared.options.accepts_deletions:
             return
+        if draft.lost() < _FEWEST_GUARDED // 2:
+            return  # nearly always: what vanished does not have to be counted exactly
         vanished, total = draft.vanished_since(parent)
         if not _is_suspicious(vanished, total):
             return

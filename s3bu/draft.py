@@ -84,6 +84,9 @@ class Draft:
         for number, one in enumerate(differences, 1):
             if number % _BATCH == 0:
                 progress.advance(files=_BATCH)
+            if isinstance(one, Difference) and one.status == UNMODIFIED and one.entry is one.previous and not absent:
+                self._count(one.entry)  # nearly always: nothing that anyone knows of it is different
+                continue
             row = self._failure_row(one) if isinstance(one, Failure) else self._difference_row(one, absent)
             if row is not None:
                 rows.append(row)
@@ -106,9 +109,6 @@ class Draft:
         if entry is None:
             assert previous is not None
             return (sort_key(previous.path), *_NOTHING, _NUMBERS[REMOVED], None, 0)
-        if entry is previous and one.status == UNMODIFIED and not absent:
-            self._count(entry)
-            return None
         is_wanted = entry.kind == FILE and self._wants(one, entry, absent)
         if one.status == UNMODIFIED and entry == previous and not is_wanted:
             self._count(entry)
@@ -122,7 +122,8 @@ class Draft:
             return bool(absent) and sort_key(entry.path) in absent
         return not (entry.hash and self._is_stored(entry.hash))
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, entry: Entry | None) -> None:
+        assert entry is not None
         self.tally.unmodified += 1
         if entry.kind == FILE:
             self.tally.nfiles += 1
@@ -272,6 +273,11 @@ class Draft:
         drafted = f"SELECT d.sort_key FROM draft d WHERE d.kind = 0 AND {_PRESENT} AND {is_unknown.format('d')}"
         rows = self._index.connection.execute(f"{unchanged} UNION ALL {drafted}", (self._source,)).fetchall()
         return [row[0] for row in rows]
+
+    def lost(self) -> int:
+        """Return how many paths the snapshot will not have any more that the newest one has, or which failed."""
+        statement = f"SELECT count(*) FROM draft WHERE NOT ({_PRESENT})"
+        return int(self._index.connection.execute(statement).fetchone()[0])
 
     def vanished_since(self, snapshot: IndexedSnapshot) -> tuple[int, int]:
         """Return how many files of a snapshot are not there any more under any kind, and how many it had."""

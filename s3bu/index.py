@@ -283,13 +283,14 @@ def _file_system(directory: Path) -> str:
 
 
 def _fault(path: Path, identity: str) -> str | None:
-    """Return why the file cannot be used, or `None`."""
+    """Return why the file cannot be used, or `None`; one that was closed in order is not read through each time."""
+    was_left_open = path.with_name(f"{path.name}-wal").exists()  # by a run that was killed, or is under way
     try:
         with contextlib.closing(_raw(path)) as connection:
             schema = connection.execute("PRAGMA user_version").fetchone()[0]
             if schema > SCHEMA:
                 return "made by a newer version of s3bu"
-            if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            if was_left_open and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 return "the index is damaged"
             found = connection.execute("SELECT value FROM fact WHERE name = 'repository'").fetchone()
     except sqlite3.OperationalError as error:
