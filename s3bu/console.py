@@ -88,6 +88,7 @@ class Console:
         self._failures = 0
         self._done = (0, 0)
         self._totals: tuple[int | None, int | None] = (None, None)
+        self._noun = "file"
         self._spoke = time.monotonic()
 
     def __enter__(self) -> "Console":
@@ -98,23 +99,24 @@ class Console:
         """Take the bars away."""
         self.finish()
 
-    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None, noun: str = "file") -> None:
         """Begin a phase with bars of its own."""
         name = shown_line(name)
         self._close_bars()
-        self._done, self._totals, self._spoke = (0, 0), (files, nbytes), time.monotonic()
+        self._done, self._totals, self._noun = (0, 0), (files, nbytes), noun
+        self._spoke = time.monotonic()
         if self._is_terminal:
             self._open_bars(name, files, nbytes)
         elif files is not None:
             size = f", {format_nbytes(nbytes)}" if nbytes is not None else ""
-            self._say(f"{name}: {counted(files, 'file')}{size}")
+            self._say(f"{name}: {counted(files, noun)}{size}")
         else:
             self._say(name)
 
     def _open_bars(self, name: str, files: int | None, nbytes: int | None) -> None:
         from tqdm import tqdm  # noqa: PLC0415 - not needed where nobody watches
 
-        self._bars.append(tqdm(total=files, desc=name, unit=" files", file=self._stream, leave=False))
+        self._bars.append(tqdm(total=files, desc=name, unit=f" {self._noun}s", file=self._stream, leave=False))
         if nbytes is not None:
             bar = tqdm(
                 total=nbytes,
@@ -139,7 +141,7 @@ class Console:
 
     def _standing(self) -> str:
         total, total_nbytes = self._totals
-        files = f"{self._done[0]:,} of {counted(total, 'file')}" if total else counted(self._done[0], "file")
+        files = f"{self._done[0]:,} of {counted(total, self._noun)}" if total else counted(self._done[0], self._noun)
         return f"{files}, {format_nbytes(self._done[1])} of {format_nbytes(total_nbytes)}" if total_nbytes else files
 
     def failure(self, failure: Failure) -> None:

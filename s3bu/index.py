@@ -224,6 +224,28 @@ class Index:
         return self._owner_numbers[owner]
 
 
+class IndexDamagedError(S3buError):
+    """The index turned out to be damaged while it was used; it was moved aside, and a new one may take its place."""
+
+
+@contextmanager
+def held(index: Index) -> Iterator[Index]:
+    """Hold an index open for a block; an error of SQLite becomes one of ours, and a damaged file is moved aside."""
+    try:
+        yield index
+    except sqlite3.OperationalError as error:
+        raise S3buError(
+            f"{index.path}: the index cannot be used ({error})",
+            hint="is its disk full, or another program using it? it may be deleted, and is made again",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        index.close()
+        aside = f"; moved to {_move_aside(index.path).name}" if index.path else ""
+        raise IndexDamagedError(f"{index.path}: the index is damaged ({error}){aside}", hint="run again") from error
+    finally:
+        index.close()
+
+
 def index_path(home: Path, identity: str) -> Path:
     """Return where the index of the repository of that `Storage.identity` lies."""
     name = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
@@ -296,6 +318,8 @@ def _fault(path: Path, identity: str) -> str | None:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             return None
+        if "no such table" in str(error):
+            return "not an index of s3bu"
         return f"the index cannot be read ({error})"
     except sqlite3.DatabaseError as error:
         return f"the index is damaged ({error})"

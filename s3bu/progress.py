@@ -18,8 +18,11 @@ class Failure:
 class Progress(Protocol):
     """What an operation reports while it runs; only `advance` may be called from any thread."""
 
-    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
-        """Begin a new phase (`scanning`, `storing` …), with its totals where they are known."""
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None, noun: str = "file") -> None:
+        """Begin a new phase (`scanning`, `storing` …), with its totals where they are known.
+
+        `noun` says what is counted as files, where that is something else.
+        """
 
     def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
         """So many files and bytes more are done."""
@@ -37,7 +40,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that says nothing."""
 
-    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None, noun: str = "file") -> None:
         """Say nothing."""
 
     def advance(self, *, files: int = 0, nbytes: int = 0) -> None:

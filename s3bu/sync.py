@@ -5,15 +5,14 @@ no more than reading it and its changes. Passphrases, which take about a second 
 """
 
 from collections import deque
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from s3bu.errors import IntegrityError, ObjectNotFound, PassphraseNotFoundError, S3buError
-from s3bu.history import Facts, before, holds_any, let_go, take_in, take_in_changes, take_in_failed
+from s3bu.history import Facts, before, holds_any, let_go, take_in, take_in_changes, take_in_failed, whole
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.manifest import Entry, FailedPath
 from s3bu.manifest.reader import ManifestReader, parse_lines
@@ -28,13 +27,15 @@ _AHEAD = 2
 class Outcome:
     """What came of it: keys of manifests that were taken in, that vanished, that were altered, and by key what failed.
 
-    An altered manifest is taken in anew, and stands under `taken` or `failed` too.
+    An altered manifest is taken in anew, and stands under `taken` or `failed` too. `locked` are those of the failed
+    ones that no passphrase opens.
     """
 
     taken: list[str] = field(default_factory=list)
     vanished: list[str] = field(default_factory=list)
     altered: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    locked: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def sync(repository: Repository, index: Index, progress: Progress) -> Outcome:
     outcome = Outcome()
     known = _let_go_changed(index, listed, outcome, progress)
     wanted = [manifest for manifest in listed if str(manifest.key) not in known]
-    progress.phase("taking in snapshots", files=len(wanted))
+    progress.phase("taking in snapshots", files=len(wanted), noun="snapshot")
     _Taking(repository, index, progress, outcome).run(wanted)
     _check_passphrases(repository, index, outcome)
     return outcome
@@ -97,7 +98,7 @@ def _let_go_changed(index: Index, listed: list[StoredManifest], outcome: Outcome
 
 
 def _check_passphrases(repository: Repository, index: Index, outcome: Outcome) -> None:
-    if outcome.failed and not outcome.taken and all(one.error is not None for one in index.snapshots()):
+    if outcome.locked and all(snapshot.key in outcome.locked for snapshot in index.snapshots()):
         raise PassphraseNotFoundError(
             f"{repository.storage.url}: none of its snapshots can be opened; {next(iter(outcome.failed.values()))}",
             hint=f"look into {repository.keyring.secrets_path}, or name another file with -s",
@@ -116,16 +117,21 @@ class _Taking:
 
     def run(self, manifests: list[StoredManifest]) -> None:
         """Take in all of them."""
-        for manifest, opening in self._open_ahead(manifests):
-            try:
-                self._take_in(manifest, opening)
-            except (IntegrityError, PassphraseNotFoundError) as error:
-                self._fail(manifest, error)
-            except ObjectNotFound:
-                pass  # it went away since it was listed: the next sync finds the same as if it had come before
-            self._progress.advance(files=1)
+        # Closed at once when this ends early: an error's traceback would keep it, and the threads, for longer.
+        with closing(self._open_ahead(manifests)) as opened_ahead:
+            for manifest, opening in opened_ahead:
+                self._take_in_or_fail(manifest, opening)
+                self._progress.advance(files=1)
 
-    def _open_ahead(self, manifests: list[StoredManifest]) -> Iterator[tuple[StoredManifest, "Future[_Opened]"]]:
+    def _take_in_or_fail(self, manifest: StoredManifest, opening: "Future[_Opened]") -> None:
+        try:
+            self._take_in(manifest, opening)
+        except (IntegrityError, PassphraseNotFoundError) as error:
+            self._fail(manifest, error)
+        except ObjectNotFound:
+            pass  # it went away since it was listed: the next sync finds the same as if it had come before
+
+    def _open_ahead(self, manifests: list[StoredManifest]) -> "Generator[tuple[StoredManifest, Future[_Opened]]]":
         pool = ThreadPoolExecutor(_AHEAD, thread_name_prefix="open")
         under_way: deque[tuple[StoredManifest, Future[_Opened]]] = deque()
         try:
@@ -172,7 +178,7 @@ class _Taking:
             self._take_in_whole(manifest, opened)
             return
         lines: set[bytes] = set()
-        items = list(_items(opened.reader, self._previous.lines, lines))
+        items = list(whole(opened.reader, self._previous.lines, lines))
         entries = {item.path for item in items if isinstance(item, Entry)}
         gone = {item.path for item in parse_lines(self._previous.lines - lines) if isinstance(item, Entry)}
         if opened.reader.nlines != len(lines) or len(entries) != sum(isinstance(item, Entry) for item in items):
@@ -184,7 +190,7 @@ class _Taking:
 
     def _take_in_whole(self, manifest: StoredManifest, opened: _Opened) -> None:
         lines: set[bytes] = set()
-        counted = _Counted(_items(opened.reader, frozenset(), lines))
+        counted = _Counted(whole(opened.reader, frozenset(), lines))
         npaths = take_in(self._index, self._facts(manifest, opened), counted)
         is_plain = npaths == counted.nentries and opened.reader.nlines == len(lines)
         self._previous = _Previous(self._snapshot(manifest), lines) if is_plain else _Previous()
@@ -198,16 +204,11 @@ class _Taking:
 
     def _fail(self, manifest: StoredManifest, error: S3buError) -> None:
         self._outcome.failed[str(manifest.key)] = error.message
+        if isinstance(error, PassphraseNotFoundError):
+            self._outcome.locked.add(str(manifest.key))
         self._progress.warning(f"{error.message}; this snapshot is left out of the index")
         modified = manifest.modified.astimezone(UTC)
         take_in_failed(self._index, Facts(manifest.key, manifest.etag, modified, error=error.message))
-
-
-def _items(reader: ManifestReader, known: AbstractSet[bytes], lines: set[bytes]) -> Iterator[Entry | FailedPath]:
-    """Yield what differs from known lines; a manifest that is cut ends with a failure of the source itself."""
-    yield from reader.differing(known, lines)
-    if reader.is_truncated:
-        yield FailedPath(b"", "the manifest is cut: what stood behind its end is not known", "")
 
 
 class _Counted:

@@ -77,7 +77,7 @@ class Listener:
     nfiles: int = 0
     nbytes: int = 0
 
-    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None, noun: str = "file") -> None:
         self.phases.append(name)
         self.on_phase(name)
 

@@ -103,7 +103,7 @@ class Meddling(Silent):
     def __init__(self, meddle: Callable[[], object]) -> None:
         self._meddle = meddle
 
-    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None) -> None:
+    def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None, noun: str = "file") -> None:
         if name == "storing":
             self._meddle()
 

@@ -12,8 +12,9 @@ from s3bu.errors import UsageError
 from s3bu.job import is_job_file
 
 if TYPE_CHECKING:
-    from s3bu.backup import Outcome
+    from s3bu.backup import Options, Outcome
     from s3bu.job import Job, Source
+    from s3bu.repository import Repository
 
 
 def backup(
@@ -60,38 +61,49 @@ def backup(
     accept_deletions
         publish even if more than half of the files vanished
     """
-    from s3bu.backup import Options, run  # noqa: PLC0415 - start-up counts
+    from s3bu.backup import Options  # noqa: PLC0415 - start-up counts
     from s3bu.cli.keys import run_init  # noqa: PLC0415
-    from s3bu.keyring import default_home  # noqa: PLC0415
-    from s3bu.lock import hold  # noqa: PLC0415
+    from s3bu.index import IndexDamagedError  # noqa: PLC0415
 
-    with (
-        open_repository(repository, common) as opened,
-        Console() as console,
-        open_local_index(opened, console) as index,
-    ):
+    options = Options(
+        host=platform.node(),
+        is_compressing=compress,
+        is_rehash=rehash,
+        accepts_deletions=accept_deletions,
+        excluded=excluded_directories(repository),
+        is_full=full_scan,
+    )
+    with open_repository(repository, common) as opened, Console() as console:
         if is_job_file(job):
             _ = load_job(opened, job)  # before anything is made for a job that cannot be used
         if init:
             run_init(opened, None)
-        loaded, warnings = load_job(opened, job, index)
-        for warning in warnings:
-            console.warning(warning)
-        sources = _chosen(loaded, label)
-        options = Options(
-            host=platform.node(),
-            is_compressing=compress,
-            is_rehash=rehash,
-            accepts_deletions=accept_deletions,
-            excluded=excluded_directories(repository),
-            is_full=full_scan,
-        )
-        with hold(default_home(os.environ), opened.storage.identity, loaded.name, console):
-            outcomes = run(opened, index, loaded, sources, options, console)
+        try:
+            name, outcomes = _run(opened, job, label, options, console)
+        except IndexDamagedError as error:
+            console.warning(f"{error.message}; beginning again with a new one")
+            name, outcomes = _run(opened, job, label, options, console)
         console.finish()
         for outcome in outcomes:
-            _print_outcome(loaded.name, outcome)
+            _print_outcome(name, outcome)
     return max((_exit_code(outcome) for outcome in outcomes), key=[0, 3, 2, 1].index)
+
+
+def _run(
+    repository: "Repository", text: str, label: str | None, options: "Options", console: Console
+) -> tuple[str, "list[Outcome]"]:
+    """Back up the job that the user named, under its lock; return its name and what came of each source."""
+    from s3bu.backup import run  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.lock import hold  # noqa: PLC0415
+
+    with open_local_index(repository, console) as index:
+        job, warnings = load_job(repository, text, index)
+        for warning in warnings:
+            console.warning(warning)
+        sources = _chosen(job, label)
+        with hold(default_home(os.environ), repository.storage.identity, job.name, console):
+            return job.name, run(repository, index, job, sources, options, console)
 
 
 def _chosen(job: "Job", label: str | None) -> tuple["Source", ...]:

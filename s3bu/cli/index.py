@@ -23,15 +23,14 @@ index = App(name="index", help="The local database of all snapshots: see it, bri
 @contextmanager
 def _open(repository: str, common: Common, console: Console) -> Iterator[tuple["Repository", "Index"]]:
     """Hold a repository and its index open."""
-    from s3bu.index import open_index  # noqa: PLC0415 - start-up counts
+    from s3bu.index import held, open_index  # noqa: PLC0415 - start-up counts
     from s3bu.keyring import default_home  # noqa: PLC0415
 
-    with open_repository(repository, common) as opened:
-        local = open_index(default_home(os.environ), opened.storage.identity, console)
-        try:
-            yield opened, local
-        finally:
-            local.close()
+    with (
+        open_repository(repository, common) as opened,
+        held(open_index(default_home(os.environ), opened.storage.identity, console)) as local,
+    ):
+        yield opened, local
 
 
 @index.command

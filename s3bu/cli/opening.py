@@ -95,7 +95,7 @@ def excluded_directories(text: str) -> frozenset[tuple[int, int]]:
 @contextmanager
 def open_local_index(repository: "Repository", progress: "Progress") -> Iterator["Index"]:
     """Hold the index of a repository open; where none can be kept, one that ends with the run, and a warning."""
-    from s3bu.index import open_index, open_passing_index  # noqa: PLC0415 - start-up counts
+    from s3bu.index import held, open_index, open_passing_index  # noqa: PLC0415 - start-up counts
     from s3bu.keyring import default_home  # noqa: PLC0415
 
     identity = repository.storage.identity
@@ -104,10 +104,8 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
     except S3buError as error:
         progress.warning(f"{error.message}; going on without an index, which reads the last snapshot each time")
         index = open_passing_index(identity)
-    try:
+    with held(index):
         yield index
-    finally:
-        index.close()
 
 
 def read_stored_job(
