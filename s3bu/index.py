@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from s3bu.errors import S3buError
+from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
 from s3bu.progress import Progress
 
@@ -260,14 +261,15 @@ def open_index(home: Path, identity: str, progress: Progress) -> Index:
     """
     path = index_path(home, identity)
     _prepare_directory(path.parent)
-    fault = _fault(path, identity) if path.exists() else None
-    if fault is not None:
-        aside = _move_aside(path)
-        progress.warning(f"{path}: {fault}; moved to {aside.name}, and a new index is made from the repository")
-    try:
-        return _connect(path, identity)
-    except sqlite3.Error as error:
-        raise S3buError(f"{path}: the index cannot be opened ({error})") from error
+    with turn(path.with_suffix(".lock")):  # another process may be making it in this moment
+        fault = _fault(path, identity) if path.exists() else None
+        if fault is not None:
+            aside = _move_aside(path)
+            progress.warning(f"{path}: {fault}; moved to {aside.name}, and a new index is made from the repository")
+        try:
+            return _connect(path, identity)
+        except sqlite3.Error as error:
+            raise S3buError(f"{path}: the index cannot be opened ({error})") from error
 
 
 def open_passing_index(identity: str) -> Index:
@@ -329,7 +331,8 @@ def _fault(path: Path, identity: str) -> str | None:
 def _move_aside(path: Path) -> Path:
     aside = path.with_name(f"{path.stem}.{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.aside")
     try:
-        path.rename(aside)
+        with contextlib.suppress(FileNotFoundError):  # another process found it damaged too
+            path.rename(aside)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     except OSError as error:

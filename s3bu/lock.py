@@ -1,9 +1,10 @@
-"""One run of a job at a time on this machine: a lock that ends with the process that holds it.
+"""Locks between the processes of this machine, that end with the process that holds them: one run of a job at a time.
 
 Several machines may run one job, whose manifests never collide, and two jobs of one repository may run at once. The
 file stays where it is: whoever removed it while another process waits for it would let two in.
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -37,13 +38,25 @@ def hold(home: Path, identity: str, job: str, progress: Progress) -> Iterator[No
         os.close(descriptor)
 
 
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """Wait for a short turn that one process has at a time; where the file system has no locks, do not wait."""
+    descriptor = _open(path)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except OSError as error:
         raise S3buError(
-            f"{path}: the lock of the job cannot be opened ({(error.strerror or str(error)).lower()})",
+            f"{path}: the lock cannot be opened ({(error.strerror or str(error)).lower()})",
             hint="set S3BU_HOME to a directory that can be written",
         ) from error
 

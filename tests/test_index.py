@@ -4,6 +4,8 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +150,30 @@ def test_two_may_write_at_the_same_time(tmp_path: Path) -> None:
     with other.transaction():
         other.keep_fact("b", "2")
     assert (one.fact("b"), other.fact("a")) == ("2", "1")
+
+
+OPENING = """
+import sys
+from pathlib import Path
+from s3bu.index import held, open_index
+from s3bu.progress import Silent
+sys.stdin.readline()
+with held(open_index(Path(sys.argv[1]), "there", Silent())) as index:
+    index.source("job", sys.argv[2])
+"""
+
+
+def test_many_may_make_it_at_the_same_time(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENING, str(tmp_path)]
+    processes = [subprocess.Popen([*command, str(number)], stdin=subprocess.PIPE) for number in range(6)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert [process.wait() for process in processes] == [0] * 6
+    with held(opened(tmp_path)) as index:
+        assert index.connection.execute("SELECT count(*) FROM source").fetchone() == (6,)
+    assert not list(index_path(tmp_path, "there").parent.glob("*.aside"))
 
 
 def spoil_middle(path: Path) -> None:
