@@ -476,6 +476,8 @@ def _batched(results: Iterator[Result], progress: Progress) -> Iterator[list[Res
             if len(batch) == _KEPT_AT_ONCE:
                 yield batch
                 batch = []
+    except GeneratorExit:
+        raise  # nobody takes anything any more
     except BaseException:
         yield batch
         raise

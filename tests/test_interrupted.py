@@ -57,7 +57,7 @@ def long_source(tmp_path: Path) -> Path:
     """A source that takes far longer to store than it takes to stop: small files, middling ones, and a huge one."""
     for number in range(300):
         write_file(tmp_path / "source" / f"small-{number}", f"content {number}")
-    for name, nbytes in {"middling": 64 * MIB, "huge": 8192 * MIB}.items():
+    for name, nbytes in {"middling": 64 * MIB, "huge": 3072 * MIB}.items():
         with (tmp_path / "source" / name).open("wb") as file:
             file.truncate(nbytes)
     return tmp_path / "source"
