@@ -7,6 +7,8 @@ step ends by setting `user_version` to its number, so that a file shows its sche
 from sqlite_utils.migrations import Migrations
 
 from .m001_intervals import m001_intervals
+from .m002_spans import m002_spans
 
 migrations = Migrations("s3bu")
 migrations()(m001_intervals)
+migrations()(m002_spans)

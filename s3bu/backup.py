@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, Trust, compare
+from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, Difference, Trust, compare
 from s3bu.draft import FAILED, RACY_NS, Draft
 from s3bu.errors import IntegrityError, JobError, ObjectExists, PassphraseNotFoundError, S3buError, StorageError
 from s3bu.history import Facts, keep_seen, let_go, record, take_in, whole
@@ -25,7 +25,8 @@ from s3bu.repository import Repository, StoredManifest, layout
 from s3bu.repository.layout import ManifestKey, next_manifest_key, parse_manifest_key
 from s3bu.repository.state import State
 from s3bu.rooted import Root
-from s3bu.scan import Left, Scan, SourceMissingError, reason
+from s3bu.scan import Left, Scan, SourceMissingError, entries, reason
+from s3bu.spans import Unmodified, compare_spans, renew
 from s3bu.store import Gone, Result, Store, Stored
 
 _OLDEST_UNCHANGED = timedelta(days=7)
@@ -215,6 +216,7 @@ class _Backup:
         else:
             self._report(draft)
             keep_seen(self._index, self._number, draft.seen())
+        renew(self._index, self._number)
         if not self._outcome.failures:
             self._shared.known.keep_checked(self._number)
 
@@ -285,8 +287,13 @@ class _Backup:
         before_ns = parent.created_us // 1_000_000 * 1_000_000_000 - RACY_NS if parent else 0
         trust = Trust(before_ns, shared.options.is_rehash)
         draft = Draft(self._index, self._number, self._scanned_ns, shared.known.is_stored)
-        draft.fill(compare(scan, self._index.currents(self._number), trust), absent, shared.progress)
+        draft.fill(self._differences(scan, trust, absent), absent, shared.progress)
         return draft
+
+    def _differences(self, scan: Scan, trust: Trust, absent: set[bytes]) -> Iterator[Unmodified | Difference | Failure]:
+        if absent or trust.is_rehash:
+            return compare(entries(scan), self._index.currents(self._number), trust)
+        return compare_spans(self._index, self._number, scan, trust)
 
     def _absent(self) -> set[bytes]:
         """Return the files whose content is gone: what the index does not know is looked for before it is doubted."""

@@ -13,6 +13,7 @@ from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED, Difference,
 from s3bu.index import AT, Index, IndexedSnapshot
 from s3bu.manifest import FILE, Entry, Seen, is_representable, sort_key
 from s3bu.progress import Failure, Progress
+from s3bu.spans import Unmodified
 
 FAILED = "failed"
 """The status of a path of which the snapshot can only say that it failed."""
@@ -78,10 +79,17 @@ class Draft:
 
     # --- what the scan saw
 
-    def fill(self, differences: Iterable[Difference | Failure], absent: set[bytes], progress: Progress) -> None:
+    def fill(
+        self, differences: Iterable[Unmodified | Difference | Failure], absent: set[bytes], progress: Progress
+    ) -> None:
         """Take what a comparison found; `absent` are the sort keys of unmodified files whose content is gone."""
-        rows = []
-        for number, one in enumerate(differences, 1):
+        rows, number = [], 0
+        for one in differences:
+            if isinstance(one, Unmodified):
+                self._count_all(one)
+                progress.advance(files=one.nentries)
+                continue
+            number += 1
             if number % _BATCH == 0:
                 progress.advance(files=_BATCH)
             if isinstance(one, Difference) and one.status == UNMODIFIED and one.entry is one.previous and not absent:
@@ -121,6 +129,11 @@ class Draft:
         if one.status == UNMODIFIED:
             return bool(absent) and sort_key(entry.path) in absent
         return not (entry.hash and self._is_stored(entry.hash))
+
+    def _count_all(self, found: Unmodified) -> None:
+        self.tally.unmodified += found.nentries
+        self.tally.nfiles += found.nfiles
+        self.tally.nbytes += found.nbytes
 
     def _count(self, entry: Entry | None) -> None:
         assert entry is not None

@@ -25,7 +25,7 @@ from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
 from s3bu.progress import Progress
 
-SCHEMA = 1
+SCHEMA = 2
 """The newest schema that this version knows: `PRAGMA user_version` of the file."""
 _KINDS = (FILE, DIRECTORY, SYMLINK, SPECIAL)
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
@@ -96,7 +96,7 @@ class Index:
     def clear(self) -> None:
         """Forget everything but which repository it is about."""
         with self.transaction():
-            for table in ("failed", "snapshot", "version", "owner", "source", "content", "job_version"):
+            for table in ("span", "failed", "snapshot", "version", "owner", "source", "content", "job_version"):
                 self.connection.execute(f"DELETE FROM {table}")
             self.connection.execute("DELETE FROM fact WHERE name <> 'repository'")
         self._owners.clear()
@@ -166,9 +166,13 @@ class Index:
         )
         return map(self.entry, rows)
 
-    def currents(self, source: int) -> Iterator[Entry]:
-        """Yield the newest entries of a source, in order, with what this machine saw of them."""
-        rows = self.connection.execute(f"{_CURRENT} ORDER BY sort_key", (source,))
+    def currents(self, source: int, *, after: bytes = b"", until: bytes | None = None) -> Iterator[Entry]:
+        """Yield the newest entries of a source, in order, with what this machine saw of them.
+
+        `after` and `until` are sort keys: those behind the one, up to and with the other.
+        """
+        ends, values = ("", ()) if until is None else (" AND sort_key <= ?", (until,))
+        rows = self.connection.execute(f"{_CURRENT} AND sort_key > ?{ends} ORDER BY sort_key", (source, after, *values))
         return map(self.entry, rows)
 
     def current(self, source: int, key: bytes) -> Entry | None:

@@ -10,10 +10,11 @@ import os
 import pwd
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
+from typing import NamedTuple
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
@@ -31,6 +32,24 @@ _SPECIAL = {
 
 class SourceMissingError(S3buError):
     """The source's directory is not there, or cannot be opened: nothing is known of what it holds."""
+
+
+class Regular(NamedTuple):
+    """One regular file as the scan saw it: most are only looked at, so their entries are made when they are needed."""
+
+    path: bytes
+    status: os.stat_result
+
+    def entry(self) -> Entry:
+        """Return the file's entry, without a hash."""
+        path, status = self
+        mode = status.st_mode & 0o777
+        return Entry(path, FILE, status.st_size, status.st_mtime_ns, mode, "", b"", None, seen_of(status))
+
+
+def entries(items: Iterable[Regular | Entry | Failure]) -> Iterator[Entry | Failure]:
+    """Yield the same with the entries of regular files."""
+    return (item.entry() if isinstance(item, Regular) else item for item in items)
 
 
 @dataclass(slots=True)
@@ -64,7 +83,7 @@ class Scan:
         self._excluded = excluded
         self._levels: list[_Level] = []
 
-    def __iter__(self) -> Iterator[Entry | Failure]:
+    def __iter__(self) -> Iterator[Regular | Entry | Failure]:
         """Yield what the source holds, in order; a source that cannot be walked raises before the first."""
         try:
             self._enter_root()
@@ -107,7 +126,7 @@ class Scan:
                 hint="remove that item, or take its name out of skip_dir_items",
             )
 
-    def _look(self, level: _Level, name: bytes, found: "os.DirEntry[str]") -> Entry | Failure | None:
+    def _look(self, level: _Level, name: bytes, found: "os.DirEntry[str]") -> Regular | Entry | Failure | None:
         path = level.prefix + name
         try:
             status = found.stat(follow_symlinks=False)
@@ -117,8 +136,7 @@ class Scan:
             if not self._filters.wants_file(name):
                 return None
             if kind == stat.S_IFREG:
-                mode = status.st_mode & 0o777
-                return Entry(path, FILE, status.st_size, status.st_mtime_ns, mode, "", b"", None, seen_of(status))
+                return Regular(path, status)
             if kind == stat.S_IFLNK:
                 return self._read_link(level, name, status)
         except FileNotFoundError:

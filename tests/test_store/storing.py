@@ -9,7 +9,7 @@ from s3bu.manifest import FILE, Entry
 from s3bu.progress import Failure
 from s3bu.repository import Contents
 from s3bu.rooted import Root
-from s3bu.scan import Scan
+from s3bu.scan import Scan, entries
 from s3bu.storage import PART_BOUND
 from s3bu.store import Gone, Result, Store, Stored
 from tests.fakes import World
@@ -21,7 +21,7 @@ TEXT = b"some text that packs well " * 1000
 
 
 def scanned(world: World) -> list[Entry]:
-    found = Scan(os.fsencode(world.source), world.job().filters)
+    found = entries(Scan(os.fsencode(world.source), world.job().filters))
     return [entry for entry in found if isinstance(entry, Entry) and entry.kind == FILE]
 
 
