@@ -10,7 +10,7 @@ from pathlib import Path
 import s3bu
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"boto3", "botocore", "cryptography", "obstore", "pyrage", "sqlite_utils", "tqdm", "yaml"}
+HEAVY = {"boto3", "botocore", "cryptography", "pycurl", "pyrage", "sqlite_utils", "tqdm", "yaml"}
 
 
 def test_the_migrations_are_shipped_inside_the_package() -> None:

@@ -103,5 +103,5 @@ def test_a_directory_is_opened_as_one(tmp_path: Path) -> None:
 
 
 def test_parsing_loads_no_library_of_amazon() -> None:
-    program = "import sys, s3bu.storage.place; sys.exit(any(name in sys.modules for name in ('boto3', 'obstore')))"
+    program = "import sys, s3bu.storage.place; sys.exit(any(name in sys.modules for name in ('boto3', 'pycurl')))"
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, check=True)

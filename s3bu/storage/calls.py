@@ -1,23 +1,17 @@
-"""Requests that can be given up: each caller waits in its own thread and is let go at once when the run is stopped.
+"""Requests of boto3 that can be given up: each caller waits in its own thread and is let go at once by a stop.
 
-Two kinds of libraries are served. obstore is asynchronous and lives on one loop thread, where stopping cancels its
-tasks. boto3 blocks, so its requests run on daemon threads of their own, which stopping leaves behind.
+boto3 blocks, so its requests run on daemon threads of their own, which stopping leaves behind.
 """
 
-import asyncio
 import concurrent.futures
 import threading
-import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 from s3bu.errors import StorageStopped
 
 T = TypeVar("T")
-
-_DRAIN_SECONDS = 2.0
-_SETTLE_SECONDS = 0.05
 
 
 class Work(Generic[T]):
@@ -48,25 +42,6 @@ class Calls:
         # Re-entrant, since a signal's handler may call `stop` in the very thread that holds it.
         self._lock = threading.RLock()
         self._stopping: Future[None] = Future()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    def run(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine on the loop thread and return its result; `StorageStopped` when it was given up."""
-        with self._lock:
-            self._refuse_when_stopped()
-            future = asyncio.run_coroutine_threadsafe(self._guarded(request), self._started())
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise _stopped() from None
-        except BaseException:
-            # Ctrl-C in the waiting thread: nobody is left to want the answer.
-            future.cancel()
-            raise
-        finally:
-            # Or else an error would hold on to itself by its traceback, and to the body that was to be put.
-            del future
 
     def start(self, call: Callable[[], T]) -> Work[T]:
         """Begin a blocking call."""
@@ -86,62 +61,15 @@ class Calls:
         return self.wait(self.start(call))
 
     def stop(self) -> None:
-        """Give up all requests under way and refuse those to come."""
+        """Give up all requests under way and refuse those to come; may be called by a signal's handler."""
         with self._lock:
-            if self._stopping.done():
-                return
-            self._stopping.set_result(None)
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(_cancel_all)
-
-    def close(self) -> None:
-        """Stop, and end the loop thread."""
-        self.stop()
-        with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is None or thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(_drained(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        # Shortly after an answer obstore's own threads still let go of Python objects, and a Python that is just
-        # ending kills the process over it (PyO3/pyo3-async-runtimes#40; seen in a quarter of runs without this).
-        time.sleep(_SETTLE_SECONDS)
-
-    async def _guarded(self, request: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        # A request that was handed over while `stop` cancelled the others must not slip through.
-        self._refuse_when_stopped()
-        return await request()
+            if not self._stopping.done():
+                self._stopping.set_result(None)
 
     def _refuse_when_stopped(self) -> None:
         if self._stopping.done():
             raise _stopped()
 
-    def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), daemon=True, name="s3bu-loop")
-            self._thread.start()
-        return self._loop
-
 
 def _stopped() -> StorageStopped:
     return StorageStopped("the request was given up because the run is being stopped")
-
-
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
-
-
-def _cancel_all() -> None:
-    for task in asyncio.all_tasks():
-        task.cancel()
-
-
-async def _drained() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    if tasks:
-        await asyncio.wait(tasks, timeout=_DRAIN_SECONDS)

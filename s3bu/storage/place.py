@@ -67,7 +67,7 @@ def open_storage(place: Place, options: S3Options) -> Storage:
         from s3bu.storage.directory import DirectoryStorage  # noqa: PLC0415 - S3 needs none of it
 
         return DirectoryStorage(place.path)
-    from s3bu.storage.s3 import S3Storage  # noqa: PLC0415 - boto3 and obstore take half a second
+    from s3bu.storage.s3 import S3Storage  # noqa: PLC0415 - boto3 takes half a second
 
     return S3Storage(place, options)
 

@@ -1,25 +1,24 @@
-"""A bucket of S3 as storage: obstore moves the objects, boto3 does what is not bulk.
+"""A bucket of S3 as storage: libcurl moves the objects, boto3 does what is not bulk.
 
-obstore spends a tenth of boto3's processor time on a small object. boto3 lists (obstore fails on a single odd key and
-knows no storage classes), deletes, probes, and writes large objects in parts.
+libcurl spends a thirtieth of boto3's processor time on a small object. boto3 lists, deletes, probes, and writes large
+objects in parts.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from obstore.store import S3Store
-
 from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError, StorageStopped
 from s3bu.storage import PART_BOUND, ObjectStat, Put
 from s3bu.storage.calls import Calls
 from s3bu.storage.place import Place, S3Options
-from s3bu.storage.s3_connection import Connection, Patience, S3Client, Stores
-from s3bu.storage.s3_download import Opened, S3Download, open_object
+from s3bu.storage.s3_connection import Connection, Keys, Patience, S3Client
+from s3bu.storage.s3_download import S3Download, fetch_exchange, head_exchange
 from s3bu.storage.s3_errors import FAULTS, Request, code_of, fault
-from s3bu.storage.s3_put import CONFLICT, Sender
+from s3bu.storage.s3_exchange import Exchange, Fetch
+from s3bu.storage.s3_put import CONFLICT, put_exchange
+from s3bu.storage.s3_transport import Terms
 from s3bu.storage.s3_upload import S3Upload, Target
 
 T = TypeVar("T")
@@ -39,8 +38,6 @@ class S3Storage:
         self._calls = Calls()
         self._bucket = place.bucket
         self._root = f"{place.prefix}/" if place.prefix else ""
-        self._stores: Stores | None = None
-        self._sender = Sender(self._patience, self._fault)
         suffix = f"/{place.prefix}" if place.prefix else ""
         self.url = f"s3://{place.bucket}{suffix}"
         self.identity = f"{self._connection.identity}{suffix}"
@@ -85,13 +82,21 @@ class S3Storage:
         sent = [self._sending(one) for one, error in zip(puts, errors, strict=True) if error is None]
         if not sent:
             return errors
-        store = self._made_stores().writing
-
-        answers = self._calls.run(lambda: self._sender.send(store, sent))
-        if None in answers:
-            self._connection.has_answered = True
-        rest = iter(answers)
+        keys = self._keys()
+        common, has_checksum = self._common(keys), self._connection.has_checksums
+        exchanges = [put_exchange(self._path(request), put, common, has_checksum=has_checksum) for request, put in sent]
+        self._run(exchanges, keys)
+        rest = iter(self._put_error(one, request) for one, (request, _) in zip(exchanges, sent, strict=True))
         return [next(rest) if error is None else error for error in errors]
+
+    def _put_error(self, exchange: Exchange, request: Request) -> StorageError | None:
+        """Return the storage's error for one body; raise what concerns them all, such as a missing bucket."""
+        if exchange.fault is None:
+            return None
+        error = self._explained(exchange.fault, request)
+        if isinstance(error, StorageError) and not isinstance(error, StorageStopped):
+            return error
+        raise error from exchange.fault
 
     def writer(self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False) -> S3Upload:
         """Return a writer of parts, three of which may be under way at once."""
@@ -108,26 +113,55 @@ class S3Storage:
 
     def open(self, key: str, *, start: int = 0) -> S3Download:
         """Begin to read an object."""
-        request = self._request("s3:GetObject", key)
-        store = self._made_stores().reading
-        opened = self._calls.run(lambda: self._open(store, request, start, PART_BOUND))
-        self._connection.has_answered = True
-        return self._download(request, opened)
+        (found,) = self._open_each([self._request("s3:GetObject", key)], start=start, bound=PART_BOUND)
+        if isinstance(found, StorageError):
+            raise found
+        return found
 
-    def open_all(self, keys: Sequence[str], *, bound: int) -> list[S3Download | StorageError]:
-        """Begin to read objects, all under way at once; one hand-over to the loop serves them all."""
-        store = self._made_stores().reading
+    def open_all(self, keys: Sequence[str], *, bound: int) -> "Sequence[S3Download | StorageError]":
+        """Begin to read objects, all under way at once."""
+        requests = [self._caught_request("s3:GetObject", key) for key in keys]
+        asked = [request for request in requests if isinstance(request, Request)]
+        opened = iter(self._open_each(asked, start=0, bound=bound) if asked else ())
+        return [next(opened) if isinstance(request, Request) else request for request in requests]
 
-        async def open_all() -> list[S3Download | StorageError]:
-            return await asyncio.gather(*(self._open_caught(store, key, bound) for key in keys))
+    def _open_each(self, requests: Sequence[Request], *, start: int, bound: int) -> "list[S3Download | StorageError]":
+        keys = self._keys()
+        common = self._common(keys)
+        fetches = [fetch_exchange(self._path(one), common, start=start, bound=bound) for one in requests]
+        self._run(fetches, keys)
+        return [self._opened(request, fetch, keys) for request, fetch in zip(requests, fetches, strict=True)]
 
-        answers = self._calls.run(open_all)
-        if any(isinstance(answer, S3Download) for answer in answers):
-            self._connection.has_answered = True
-        return answers
+    def _opened(self, request: Request, fetch: Fetch, keys: Keys) -> S3Download | StorageError:
+        if fetch.fault is None or fetch.is_open:
+            return self._caught(lambda: self._download(request, fetch))
+        if fetch.start and code_of(fetch.fault) == "InvalidRange":
+            return self._caught(lambda: self._past_the_end(request, keys))
+        error = self._explained(fetch.fault, request)
+        error.__cause__ = fetch.fault
+        if isinstance(error, StorageError) and not isinstance(error, StorageStopped):
+            return error
+        raise error
 
-    def _download(self, request: Request, opened: Opened) -> S3Download:
-        return S3Download(self._calls, request, opened, self._patience.put_most)
+    def _caught(self, open_it: Callable[[], S3Download]) -> S3Download | StorageError:
+        try:
+            return open_it()
+        except StorageStopped:
+            raise
+        except StorageError as error:
+            return error
+
+    def _download(self, request: Request, fetch: Fetch) -> S3Download:
+        return S3Download(request, fetch.first, fetch.nbytes, fetch, self._connection.transport, self._explained)
+
+    def _past_the_end(self, request: Request, keys: Keys) -> S3Download:
+        """Return an empty rest, as files do; only the head of the object says what it is."""
+        head = head_exchange(self._path(request), self._common(keys))
+        self._run([head], keys)
+        if head.fault is not None:
+            raise self._explained(head.fault, request) from head.fault
+        nbytes = head.answer.length or 0
+        return S3Download(request, head.answer, nbytes, None, self._connection.transport, self._explained)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield what lies under a prefix, a page of a thousand at a time; a disordered listing is a `StorageError`."""
@@ -159,11 +193,11 @@ class S3Storage:
     def stop(self) -> None:
         """Let all callers go at once; what boto3 has under way ends by itself, unheard."""
         self._calls.stop()
+        self._connection.stop()
 
     def close(self) -> None:
-        """Stop, end the threads and close the connections."""
-        self._calls.close()
-        self._stores = None
+        """Stop, end the transport's thread and close the connections."""
+        self._calls.stop()
         self._connection.close()
 
     def _refused(self, one: Put) -> StorageError | None:
@@ -183,29 +217,34 @@ class S3Storage:
         put = one if self.has_conditional_writes else replace(one, create=False)
         return self._request("s3:PutObject", one.key), put
 
-    async def _open_caught(self, store: S3Store, key: str, bound: int) -> S3Download | StorageError:
+    def _run(self, exchanges: Sequence[Exchange], keys: Keys) -> None:
+        patience, has_answered = self._patience, self._connection.has_answered
+        silence = patience.answer if has_answered else min(patience.first, patience.answer)
+        terms = Terms(keys.access_key, keys.secret_key, silence, patience.retries)
+        self._connection.transport.run(exchanges, terms)
+        if any(exchange.fault is None for exchange in exchanges):
+            self._connection.has_answered = True
+
+    def _keys(self) -> Keys:
+        keys = self._connection.fresh_keys
+        if keys is None:
+            keys = self._ask("s3:ListBucket", "", lambda _: self._connection.keys(), is_answer=False)
+        return keys
+
+    def _common(self, keys: Keys) -> Sequence[str]:
+        return [f"x-amz-security-token: {keys.token}"] if keys.token else []
+
+    def _path(self, request: Request) -> str:
+        return self._connection.address.path(request.bucket, request.key)
+
+    def _explained(self, error: Exception, request: Request) -> S3buError:
+        return error if isinstance(error, S3buError) else fault(error, request)
+
+    def _caught_request(self, action: str, key: str) -> Request | StorageError:
         try:
-            request = self._request("s3:GetObject", key)
-            return self._download(request, await self._open(store, request, 0, bound))
-        except StorageError as error:
+            return self._request(action, key)
+        except StorageError as error:  # such a key is no name of an object
             return error
-
-    async def _open(self, store: S3Store, request: Request, start: int, bound: int) -> Opened:
-        seconds = self._patience.put_most if self._connection.has_answered else self._patience.first
-        try:
-            async with asyncio.timeout(seconds):
-                return await open_object(store, request, start, bound)
-        except FAULTS as error:
-            raise self._fault(error, request) from error
-
-    def _fault(self, error: Exception, request: Request) -> S3buError:
-        return fault(self._connection.cause(error), request)
-
-    def _made_stores(self) -> Stores:
-        if self._stores is None:
-            # It may ask a single sign-on or a role for credentials, so it must be stoppable.
-            self._stores = self._ask("s3:ListBucket", "", lambda _: self._connection.stores(), is_answer=False)
-        return self._stores
 
     def _ask(self, action: str, name: str, call: Callable[[S3Client], T], *, is_answer: bool = True) -> T:
         request = Request(action, self._bucket, name, self._connection.endpoint)
@@ -222,7 +261,7 @@ class S3Storage:
         return answer
 
     def _request(self, action: str, key: str) -> Request:
-        """Refuse keys that obstore would take for another one or for a path; s3bu makes none of them."""
+        """Refuse keys that are paths rather than names, or no text; s3bu makes none of them."""
         if any(segment in ("", ".", "..") for segment in key.split("/")) or _CONTROLS.search(key):
             raise StorageError(f"no key that can be stored or read here: {key!r}")
         return Request(action, self._bucket, self._root + key, self._connection.endpoint)
@@ -259,7 +298,7 @@ class S3Storage:
             try:
                 client.put_object(Bucket=self._bucket, Key=request.key, Body=b"", IfNoneMatch="*")
             except FAULTS as error:
-                code = code_of(error, request.key)
+                code = code_of(error)
                 if code in _CONDITION_UNKNOWN:
                     return False
                 if code in ("PreconditionFailed", CONFLICT):

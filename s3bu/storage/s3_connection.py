@@ -1,40 +1,33 @@
-"""How to reach a bucket: one boto3 session, its clients, and the obstore stores that are given all that it found out.
+"""How to reach a bucket: one boto3 session, its clients, and the transport that is given all that it found out.
 
 Profiles, single sign-on, roles and endpoints are boto3's business (`AWS_REGION`, which it ignores, is read here).
-obstore reads AWS variables by itself, so whatever boto3 decided is told to it outright.
 """
 
-import asyncio
 import os
 import threading
+import time
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
+from typing import Any, Literal, TypeAlias
+from urllib.parse import quote, urlsplit
 
 import boto3
 import botocore.exceptions
+import botocore.httpsession
 import botocore.session
 from botocore.config import Config
-from obstore.auth.boto3 import Boto3CredentialProvider
-from obstore.exceptions import UnauthenticatedError
-from obstore.store import S3Store
 
 from s3bu.errors import CredentialsError, StorageError, UsageError
-from s3bu.storage.calls import Work
 from s3bu.storage.place import S3Options
 from s3bu.storage.s3_errors import Request, fault
-
-if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Config, S3Credential
+from s3bu.storage.s3_transport import Transport
 
 S3Client: TypeAlias = Any
 """A client of boto3, which makes their classes while it runs."""
 
 Checksums: TypeAlias = Literal["when_supported", "when_required"]
 
-# botocore promises credentials for 10 minutes at least; obstore would keep them for 30.
-_CREDENTIALS_TTL = timedelta(minutes=8)
+# Asking botocore takes a lock and a look at the clock; it renews credentials 10 minutes before they run out.
+_KEYS_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +35,36 @@ class Patience:
     """How many seconds to wait for S3, and how often to try again.
 
     `connect` for a connection, `answer` between two signs of life, `first` for the first answer of all, so that a
-    wrong endpoint is told soon; `put_most` bounds the transfer of one body. Five repetitions have about 20 s of pauses
-    between them; a server that cannot be reached costs a minute or so.
+    wrong endpoint is told soon. Five repetitions have about 20 s of pauses between them; a server that cannot be
+    reached costs a minute or so.
     """
 
     connect: float = 10
     answer: float = 60
     first: float = 30
-    put_most: float = 900
     retries: int = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Stores:
-    """The two obstore stores of one bucket.
+class Keys:
+    """What requests are signed with; the token is there for keys that are lent for a while."""
 
-    The one for reading gives up after a silence. The one for writing does not: to reqwest silence is also the time in
-    which a body is being sent, so with many bodies on a slow line it would break them off.
-    """
-
-    writing: S3Store
-    reading: S3Store
+    access_key: str
+    secret_key: str
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where obstore sends requests: the endpoint, with the bucket in its name where the style is virtual."""
+    """Where the transport sends requests: the endpoint, with the bucket in its name where the style is virtual."""
 
     url: str
     is_virtual: bool
+
+    def path(self, bucket: str, key: str) -> str:
+        """Return the path of an object, escaped as signatures want it."""
+        escaped = quote(key, safe="/~")
+        return f"/{escaped}" if self.is_virtual else f"/{bucket}/{escaped}"
 
 
 def address(endpoint: str, bucket: str, style: str | None) -> Address:
@@ -93,28 +87,6 @@ def is_aws(endpoint: str) -> bool:
     return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
-class Credentials:
-    """The session's credentials for obstore, which asks again before they run out.
-
-    Getting them can take a while (single sign-on, roles), so it happens outside the loop thread. The error is kept,
-    since obstore makes text of it.
-    """
-
-    def __init__(self, provider: Boto3CredentialProvider) -> None:
-        self._provider = provider
-        self.error: Exception | None = None
-
-    async def __call__(self) -> "S3Credential":
-        """Return the credentials as they are now."""
-        try:
-            found = await asyncio.wrap_future(Work(self._provider).outcome)
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            self.error = error
-            raise
-        self.error = None
-        return found
-
-
 class Connection:
     """All that is known of the way to one bucket.
 
@@ -125,15 +97,16 @@ class Connection:
         self.bucket = bucket
         self.patience = patience
         self.has_answered = False
-        self._credentials: Credentials | None = None
         self._core = botocore.session.Session(profile=options.profile)
         self._session = _session(self._core, options)
         self._lock = threading.Lock()
-        self._stores: Stores | None = None
+        self._keys: tuple[float, Keys] | None = None
+        self._transport: Transport | None = None
         soon = min(patience.answer, patience.first)
         self.quick = self._client(options.endpoint_url, None, retries=min(1, patience.retries), answer=soon)
         self.endpoint: str = self.quick.meta.endpoint_url.rstrip("/")
         self.region: str = self.quick.meta.region_name
+        self.address = address(self.endpoint, bucket, (self.quick.meta.config.s3 or {}).get("addressing_style"))
         self.has_checksums = self._wants_checksums()
         checksums: Checksums = "when_supported" if self.has_checksums else "when_required"
         self._patient = self._client(options.endpoint_url, checksums, retries=patience.retries, answer=patience.answer)
@@ -150,24 +123,42 @@ class Connection:
             return f"{self.quick.meta.partition}:s3://{self.bucket}"
         return f"{self.endpoint.lower()}/{self.bucket}"
 
-    def stores(self) -> Stores:
-        """Return obstore's side of the connection; `CredentialsError` where there are no credentials."""
+    @property
+    def transport(self) -> Transport:
+        """The way for objects, made when it is first needed."""
         with self._lock:
-            if self._stores is None:
-                self._stores = self._made_stores()
-            return self._stores
+            if self._transport is None:
+                self._transport = Transport(
+                    self.address.url, self.region, authorities=self._authorities(), connect=self.patience.connect
+                )
+            return self._transport
 
-    def cause(self, error: Exception) -> Exception:
-        """Return the error of boto3 behind one of obstore, where credentials could not be had; else the same error."""
-        credentials = self._credentials
-        if isinstance(error, UnauthenticatedError) and credentials is not None and credentials.error is not None:
-            return credentials.error
-        return error
+    @property
+    def fresh_keys(self) -> Keys | None:
+        """What requests are signed with, if that was asked for a moment ago."""
+        found = self._keys
+        return found[1] if found is not None and time.monotonic() - found[0] < _KEYS_SECONDS else None
+
+    def keys(self) -> Keys:
+        """Ask for what requests are signed with; a single sign-on or a role may take its time."""
+        credentials = self._session.get_credentials()
+        if credentials is None:
+            hint = "give `--profile`, or log in (`aws sso login`)"
+            raise CredentialsError(f"no usable credentials for {self.endpoint}", hint=hint)
+        found = credentials.get_frozen_credentials()
+        keys = Keys(found.access_key or "", found.secret_key or "", found.token)
+        self._keys = (time.monotonic(), keys)
+        return keys
+
+    def stop(self) -> None:
+        """Give up what the transport has under way."""
+        if self._transport is not None:
+            self._transport.stop()
 
     def close(self) -> None:
-        """Close boto3's connections; obstore's close with their stores."""
-        with self._lock:
-            self._stores = None
+        """Close all connections."""
+        if self._transport is not None:
+            self._transport.close()
         self.quick.close()
         self._patient.close()
 
@@ -204,61 +195,19 @@ class Connection:
             return str(setting).lower() == "when_supported"
         return is_aws(self.endpoint)
 
-    def _made_stores(self) -> Stores:
+    def _authorities(self) -> str:
+        """Return the file, or directory, of the authorities whose certificates count; boto3 has the same."""
+        path = self._core.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
+        if not path:
+            return str(botocore.httpsession.get_cert_path(verify=True))
         try:
-            credentials = Credentials(Boto3CredentialProvider(self._session, ttl=_CREDENTIALS_TTL))
-        except ValueError as error:
-            hint = "give `--profile`, or log in (`aws sso login`)"
-            raise CredentialsError(f"no usable credentials for {self.endpoint}", hint=hint) from error
-        self._credentials = credentials
-        put_most = timedelta(seconds=self.patience.put_most)
-        silence = timedelta(seconds=self.patience.answer)
-        return Stores(
-            writing=self._store(credentials, {"timeout": put_most}),
-            # A large object is one request, however long it takes; silence is what ends it.
-            reading=self._store(credentials, {"timeout": timedelta(days=7), "read_timeout": silence}),
-        )
-
-    def _store(self, credentials: Credentials, timeouts: "ClientConfig") -> S3Store:
-        where = address(self.endpoint, self.bucket, (self.quick.meta.config.s3 or {}).get("addressing_style"))
-        config: S3Config = {
-            "endpoint": where.url,
-            # It wins over `endpoint`, and obstore would take it from the environment.
-            "aws_endpoint_url_s3": where.url,
-            "region": self.region,
-            "virtual_hosted_style_request": where.is_virtual,
-            "skip_signature": False,
-            "conditional_put": "etag",
-        }
-        if self.has_checksums:
-            config["checksum_algorithm"] = "sha256"
-        options: ClientConfig = {
-            **timeouts,
-            "allow_http": where.url.startswith("http:"),
-            "connect_timeout": timedelta(seconds=self.patience.connect),
-        }
-        authorities = self._authorities()
-        if authorities is not None:
-            options["root_certificate"] = authorities
-        return S3Store(
-            self.bucket,
-            config=config,
-            client_options=options,
-            retry_config=_retries(self.patience.retries),
-            credential_provider=credentials,
-        )
-
-    def _authorities(self) -> bytes | None:
-        path = self._core.get_config_variable("ca_bundle")
-        path = path or os.environ.get("REQUESTS_CA_BUNDLE")
-        if not path or os.path.isdir(path):
-            return None
-        try:
-            with open(path, "rb") as bundle:
-                return bundle.read()
+            os.stat(path)
+            if not os.path.isdir(path):
+                open(path, "rb").close()
         except OSError as error:
             hint = "AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or `ca_bundle` of the profile names it"
             raise StorageError(f"cannot read the certificates in {path}: {error.strerror}", hint=hint) from error
+        return str(path)
 
 
 def _session(core: botocore.session.Session, options: S3Options) -> boto3.Session:
@@ -270,11 +219,3 @@ def _session(core: botocore.session.Session, options: S3Options) -> boto3.Sessio
     except botocore.exceptions.ProfileNotFound as error:
         hint = "`--profile` and AWS_PROFILE take one of `aws configure list-profiles`"
         raise CredentialsError(f"unknown AWS profile: {core.profile}", hint=hint) from error
-
-
-def _retries(most: int) -> "RetryConfig":
-    return {
-        "max_retries": most,
-        "retry_timeout": timedelta(seconds=180),
-        "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=10), "base": 4},
-    }

@@ -1,105 +1,55 @@
 """Reading one object of S3: small bodies whole in one go, large ones chunk by chunk."""
 
-import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
-
-import obstore
-from obstore.store import S3Store
+from email.utils import parsedate_to_datetime
+from typing import Self
 
 from s3bu.errors import StorageError
-from s3bu.storage.calls import Calls
-from s3bu.storage.s3_errors import FAULTS, Request, code_of, fault
+from s3bu.storage.s3_errors import FAULTS, Request
+from s3bu.storage.s3_exchange import Answer, Exchange, Fetch
+from s3bu.storage.s3_transport import Transport
 
-if TYPE_CHECKING:
-    from obstore import BytesStream, GetOptions, GetResult
-
-_CHUNK_NBYTES = 1024 * 1024
-
-# obstore hands these out beside the user's own metadata, under these very names.
-_NOT_METADATA = frozenset(
-    ("Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class")
-)
+_METADATA = "x-amz-meta-"
+_EMPTY = hashlib.sha256(b"").hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """An answer of S3: what it says of the object, and the bytes so far or the stream that they will come from.
-
-    `skip` bytes of the stream are not wanted, then `left` bytes follow.
-    """
-
-    metadata: Mapping[str, str]
-    nbytes: int
-    modified: datetime
-    body: bytes
-    stream: "BytesStream | None" = None
-    skip: int = 0
-    left: int = 0
+def fetch_exchange(path: str, common: Sequence[str], *, start: int, bound: int) -> Fetch:
+    """Return the exchange that reads an object from byte `start`; `common` are the header lines of all requests."""
+    return Fetch(path, [f"x-amz-content-sha256: {_EMPTY}", *common], start=start, bound=bound)
 
 
-async def open_object(store: S3Store, request: Request, start: int, bound: int) -> Opened:
-    """Ask for an object from byte `start` and await the answer, with its body up to `bound` bytes.
-
-    What goes wrong is left for the caller to translate: one of `FAULTS`.
-    """
-    try:
-        return await _asked(store, request, start, bound)
-    except FAULTS as error:
-        code = code_of(error, request.key)
-        if start and code == "InvalidRange":
-            return await _past_the_end(store, request)
-        if start and not code and "NotPartial" in str(error):
-            # Small servers (rclone's is one) do not mark a part as one, so all of it is read.
-            return await _opened(await obstore.get_async(store, request.key), start, bound)
-        raise
-
-
-async def _asked(store: S3Store, request: Request, start: int, bound: int) -> Opened:
-    options: GetOptions = {"range": {"offset": start}} if start else {}
-    return await _opened(await obstore.get_async(store, request.key, options=options), 0, bound)
-
-
-async def _past_the_end(store: S3Store, request: Request) -> Opened:
-    """Return an empty rest, as files do; only the head of the object says what it is."""
-    result = await obstore.get_async(store, request.key, options={"head": True})
-    return Opened(_metadata(result), result.meta["size"], result.meta["last_modified"], b"")
-
-
-async def _opened(result: "GetResult", skip: int, bound: int) -> Opened:
-    first, end = result.range
-    metadata, meta = _metadata(result), result.meta
-    if end - first > bound:
-        stream = result.stream(min_chunk_size=_CHUNK_NBYTES)
-        left = max(end - first - skip, 0)
-        return Opened(metadata, meta["size"], meta["last_modified"], b"", stream, skip, left)
-    body = (await result.buffer_async()).to_bytes()
-    if len(body) != end - first:
-        raise OSError("kind: Body")
-    return Opened(metadata, meta["size"], meta["last_modified"], body[skip:])
-
-
-def _metadata(result: "GetResult") -> dict[str, str]:
-    return {name.lower(): value for name, value in result.attributes.items() if name not in _NOT_METADATA}
+def head_exchange(path: str, common: Sequence[str]) -> Exchange:
+    """Return the exchange that asks what an object is."""
+    return Exchange("HEAD", path, [f"x-amz-content-sha256: {_EMPTY}", *common])
 
 
 class S3Download:
-    """One object being read; holds a chunk or two of it."""
+    """One object being read; holds a few chunks of it.
 
-    def __init__(self, calls: Calls, request: Request, opened: Opened, patience: float) -> None:
-        self.metadata: Mapping[str, str] = opened.metadata
-        self.nbytes = opened.nbytes
-        self.modified = opened.modified
-        self._calls = calls
+    `nbytes` is the length of the whole object, whose `answer` tells of it; `fetch` is absent where nothing is to come.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        answer: Answer,
+        nbytes: int,
+        fetch: Fetch | None,
+        transport: Transport,
+        explain: Callable[[Exception, Request], Exception],
+    ) -> None:
+        self.metadata: Mapping[str, str] = _metadata(answer)
+        self.nbytes = nbytes
+        self.modified = _modified(answer, request)
         self._request = request
-        self._patience = patience
-        self._chunk = opened.body
+        self._fetch = fetch
+        self._transport = transport
+        self._explain = explain
+        self._chunk = fetch.held if fetch is not None and fetch.pipe is None else b""
         self._position = 0
-        self._stream = opened.stream
-        self._skip = opened.skip
-        self._left = opened.left
+        self._is_over = fetch is None or fetch.pipe is None
         self._is_closed = False
 
     def read(self, size: int = -1, /) -> bytes:
@@ -118,8 +68,11 @@ class S3Download:
 
     def close(self) -> None:
         """Give the connection back."""
+        if not self._is_closed and not self._is_over and self._fetch is not None:
+            self._fetch.is_given_up = True
+            self._transport.give_up(self._fetch)
         self._is_closed = True
-        self._stream = None
+        self._fetch = None
         self._chunk = b""
 
     def __enter__(self) -> Self:
@@ -129,29 +82,31 @@ class S3Download:
         self.close()
 
     def _pull(self) -> bool:
-        """Fetch the next chunk; false at the end."""
-        while self._stream is not None:
-            chunk = self._calls.run(self._next_chunk)
-            if chunk is None:
-                self._stream = None
-                self._refuse_short()
-                return False
-            self._chunk, self._position = chunk[self._skip :], 0
-            self._skip = max(self._skip - len(chunk), 0)
-            self._left -= len(self._chunk)
-            if self._chunk:
-                return True
-        return False
+        """Take what has come; false at the end."""
+        if self._is_over or self._fetch is None or self._fetch.pipe is None:
+            return False
+        self._chunk, self._position = self._taken(), 0
+        self._is_over = not self._chunk
+        if self._fetch.is_paused:
+            self._transport.resume(self._fetch)
+        return bool(self._chunk)
 
-    def _refuse_short(self) -> None:
-        if self._left:
-            raise StorageError(f"the body of {self._request.url} has not the length that was promised")
-
-    async def _next_chunk(self) -> bytes | None:
-        assert self._stream is not None
+    def _taken(self) -> bytes:
+        assert self._fetch is not None
+        assert self._fetch.pipe is not None
         try:
-            return await asyncio.wait_for(anext(self._stream), self._patience)
-        except StopAsyncIteration:
-            return None
+            return self._fetch.pipe.take()
         except FAULTS as error:
-            raise fault(error, self._request) from error
+            self._is_over = True
+            raise self._explain(error, self._request) from error
+
+
+def _metadata(answer: Answer) -> dict[str, str]:
+    return {name.removeprefix(_METADATA): value for name, value in answer.headers.items() if name.startswith(_METADATA)}
+
+
+def _modified(answer: Answer, request: Request) -> datetime:
+    try:
+        return parsedate_to_datetime(answer.headers.get("last-modified", ""))
+    except ValueError as error:
+        raise StorageError(f"{request.endpoint} answers for {request.url} without saying since when it is") from error

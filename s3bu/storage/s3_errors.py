@@ -1,8 +1,8 @@
 """What went wrong with a request to S3, in our own words.
 
-The `<Code>` of S3's answer decides, never the type of the exception: obstore reports a missing bucket as a missing
-object, and a conflict as an object that exists. The text of the answer is never shown, since it can be pages of XML
-and holds signatures. The codes are those of the page "Error responses" in the S3 API reference.
+The `<Code>` of S3's answer decides before its status, since 404 is said of a missing bucket and of a missing object.
+The text of the answer is never shown, since it can be pages of XML and holds signatures. The codes are those of the
+page "Error responses" in the S3 API reference.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import botocore.exceptions as aws
-from obstore.exceptions import BaseError, UnauthenticatedError
+import pycurl
 
 from s3bu.errors import (
     AccessDenied,
@@ -22,9 +22,10 @@ from s3bu.errors import (
     S3buError,
     StorageError,
 )
+from s3bu.storage.s3_exchange import HttpFault
 
-FAULTS: Final = (BaseError, aws.BotoCoreError, aws.ClientError, OSError, ValueError)
-"""What boto3 and obstore raise; the last two stand for what obstore says of missing objects and of odd keys."""
+FAULTS: Final = (HttpFault, aws.BotoCoreError, aws.ClientError, OSError, ValueError)
+"""What boto3 and the transport raise; the last two stand for what boto3 lets through of keys and connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,13 @@ _READ_DENIED = _Meaning(
 _WRONG_REGION = _Meaning(StorageError, "wrong region: the bucket {bucket} lies in another one", _REGION_HINT)
 _ARCHIVED = _Meaning(ObjectArchived, "{url} lies in an archive class", "bring it back first, which takes hours")
 _EXISTS = _Meaning(ObjectExists, "{url} is there already")
+_NO_TLS = _Meaning(
+    StorageError, "no encrypted connection to {endpoint} can be made", "is it https, and is nothing in between?"
+)
+_SILENT = _Meaning(StorageError, "{endpoint} does not answer", _UNREACHABLE.hint)
 _BUSY = _Meaning(StorageError, "{endpoint} is overloaded ({code})", "try again later")
 _BROKEN_OFF = _Meaning(StorageError, "the connection to {endpoint} broke off while {url} was transferred")
+_ALTERED = _Meaning(StorageError, "{url} was replaced while it was read", "try again")
 _ODD_KEY = _Meaning(StorageError, "no key that can be stored or read here: {key!r}")
 _TAKEN = _Meaning(StorageError, "the bucket name {bucket} is taken by someone else", "choose another name")
 
@@ -129,20 +135,21 @@ _STATUS: Final = {
     503: "ServiceUnavailable",
 }
 
-_CODE_ELEMENT = re.compile(r"<Code>\s*([A-Za-z0-9.]{1,64})\s*</Code>")
-_REGION_ELEMENT = re.compile(r"<Region>([a-z0-9-]{1,32})</Region>")
-_STATUS_TEXT = re.compile(r"status code: (\d{3})")
+_CODE_ELEMENT = re.compile(rb"<Code>\s*([A-Za-z0-9.]{1,64})\s*</Code>")
+_REGION = re.compile(r"[a-z0-9-]{1,32}")
+_REGION_ELEMENT = re.compile(rb"<Region>([a-z0-9-]{1,32})</Region>")
 
-# What obstore writes of a request that got no answer; the words are of reqwest and hyper.
-_TEXTS: Final = (
-    (re.compile(r"certificate|UnknownIssuer", re.IGNORECASE), _UNTRUSTED),
-    # AWS says where a bucket is not without saying where it is, and obstore drops the body of that answer.
-    (re.compile(r"BareRedirect"), _WRONG_REGION),
-    (re.compile(r"NotPartial|NoContentRange|WrongRange"), _BROKEN_OFF),
-    (re.compile(r"kind: (Connect|Timeout)|error sending request|timed ?out", re.IGNORECASE), _UNREACHABLE),
-    (re.compile(r"kind: (Body|Decode|Interrupted)|decoding response|request or response body"), _BROKEN_OFF),
-    (re.compile(r"Could not parse path"), _ODD_KEY),
-)
+_NUMBERS: Final = {
+    pycurl.E_PEER_FAILED_VERIFICATION: _UNTRUSTED,
+    pycurl.E_SSL_CACERT_BADFILE: _UNTRUSTED,
+    pycurl.E_SSL_CONNECT_ERROR: _NO_TLS,
+    pycurl.E_COULDNT_RESOLVE_HOST: _UNREACHABLE,
+    pycurl.E_COULDNT_RESOLVE_PROXY: _UNREACHABLE,
+    pycurl.E_COULDNT_CONNECT: _UNREACHABLE,
+    pycurl.E_URL_MALFORMAT: _UNREACHABLE,
+    pycurl.E_OPERATION_TIMEDOUT: _SILENT,
+}
+"""What libcurl's numbers mean that stand for a request without an answer; the others came in mid-transfer."""
 
 _TYPES: Final[tuple[tuple[tuple[type[Exception], ...], _Meaning], ...]] = (
     (
@@ -166,32 +173,27 @@ _TYPES: Final[tuple[tuple[tuple[type[Exception], ...], _Meaning], ...]] = (
         ),
     ),
     ((aws.SSLError,), _UNTRUSTED),
-    ((TimeoutError,), _Meaning(StorageError, "{endpoint} does not answer", _UNREACHABLE.hint)),
+    ((TimeoutError,), _SILENT),
     ((aws.ConnectionError, aws.HTTPClientError), _UNREACHABLE),
     ((aws.IncompleteReadError,), _BROKEN_OFF),
     ((aws.ParamValidationError, UnicodeError), _ODD_KEY),
 )
 
 
-def code_of(error: Exception, key: str) -> str:
-    """Return S3's code for what went wrong, or the one that its status stands for, or nothing.
-
-    `key` is what the request named: obstore repeats it in its text, and it may look like a code itself.
-    """
+def code_of(error: Exception) -> str:
+    """Return S3's code for what went wrong, or the one that its status stands for, or nothing."""
     if isinstance(error, aws.ClientError):
         code = str(error.response.get("Error", {}).get("Code", ""))
         return _STATUS.get(int(code), code) if code.isdecimal() else code
-    text = _without_key(error, key)
-    found = _CODE_ELEMENT.search(text)
-    if found:
-        return found[1]
-    status = _STATUS_TEXT.search(text)
-    return _STATUS.get(int(status[1]), f"status {status[1]}") if status else ""
+    if not isinstance(error, HttpFault) or not error.status:
+        return ""
+    found = _CODE_ELEMENT.search(error.body)
+    return found[1].decode() if found else _STATUS.get(error.status, f"status {error.status}")
 
 
 def fault(error: Exception, request: Request) -> S3buError:
-    """Return our error for what boto3 or obstore raised."""
-    code = code_of(error, request.key)
+    """Return our error for what boto3 or the transport raised."""
+    code = code_of(error)
     meaning = _meaning(error, request, code)
     fields = {
         "url": request.url,
@@ -202,9 +204,9 @@ def fault(error: Exception, request: Request) -> S3buError:
         "code": code,
     }
     hint = meaning.hint and meaning.hint.format(**fields)
-    region = _REGION_ELEMENT.search(_text(error)) if meaning is _WRONG_REGION else None
+    region = _region(error) if meaning is _WRONG_REGION else None
     if region:
-        hint = f"`--region {region[1]}`"
+        hint = f"`--region {region}`"
     return meaning.error(meaning.message.format(**fields), hint=hint)
 
 
@@ -214,29 +216,27 @@ def _meaning(error: Exception, request: Request, code: str) -> _Meaning:
     for types, meaning in _TYPES:
         if isinstance(error, types):
             return meaning
-    if isinstance(error, UnauthenticatedError):
-        return _NO_CREDENTIALS
-    text = _without_key(error, request.key)
-    for pattern, meaning in _TEXTS:
-        if pattern.search(text):
-            return meaning
+    if isinstance(error, HttpFault):
+        return _NUMBERS.get(error.number, _BROKEN_OFF)
     return _Meaning(StorageError, "{action} for {url} failed at {endpoint}")
 
 
 def _meaning_of_code(code: str, request: Request) -> _Meaning:
     if code == "AccessDenied" and request.action == "s3:GetObject":
         return _READ_DENIED
+    if code == "PreconditionFailed" and request.action == "s3:GetObject":
+        return _ALTERED
     if code == "NoSuchKey" and not request.key:
         return _NO_BUCKET
     return _CODES.get(code) or _Meaning(StorageError, "{action} for {url} failed at {endpoint} ({code})")
 
 
-def _text(error: Exception) -> str:
+def _region(error: Exception) -> str | None:
     if isinstance(error, aws.ClientError):
-        return f"<Region>{error.response.get('Error', {}).get('Region', '')}</Region>"
-    return str(error)
-
-
-def _without_key(error: Exception, key: str) -> str:
-    _, found, rest = str(error).partition(key) if key else ("", "", "")
-    return rest if found else str(error)
+        found = _REGION.fullmatch(str(error.response.get("Error", {}).get("Region", "")))
+        return found[0] if found else None
+    if not isinstance(error, HttpFault):
+        return None
+    element = _REGION_ELEMENT.search(error.body)
+    found = _REGION.fullmatch(element[1].decode() if element else error.region)
+    return found[0] if found else None

@@ -1,7 +1,7 @@
 """Writing one large object to S3 in parts.
 
-The parts go through boto3: obstore's are fixed in size, which ends at 48.8 GiB, and it cannot make the last step
-conditional.
+The parts go through boto3, which knows how, and what it costs a request is little beside the megabytes of a part. Only
+the last step can be conditional.
 """
 
 import base64
@@ -148,7 +148,7 @@ class S3Upload:
         try:
             self._call("complete_multipart_upload", **arguments)
         except FAULTS as error:
-            code = code_of(error, request.key)
+            code = code_of(error)
             if code == "NoSuchUpload" and self._has_landed():
                 return
             if code == "ConditionalRequestConflict":
@@ -211,7 +211,7 @@ class S3Upload:
         try:
             self._connection.quick.abort_multipart_upload(Bucket=request.bucket, Key=request.key, UploadId=upload_id)
         except FAULTS as error:
-            if code_of(error, request.key) != "NoSuchUpload":
+            if code_of(error) != "NoSuchUpload":
                 raise fault(error, request) from error
 
     def _left(self) -> StorageError:

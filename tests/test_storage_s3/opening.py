@@ -12,7 +12,7 @@ from tests.servers import (
 )
 
 BUCKET = "my-bucket"
-HASTY = Patience(connect=1, answer=1, first=1, put_most=1, retries=0)
+HASTY = Patience(connect=1, answer=1, first=1, retries=0)
 MIB = 1024 * 1024
 
 

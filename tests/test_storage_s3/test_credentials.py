@@ -119,7 +119,7 @@ def test_credentials_that_cannot_be_renewed_are_told(
     assert str(answer) not in str(raised.value)
 
 
-def test_variables_that_obstore_reads_by_itself_do_not_count(
+def test_variables_of_other_programs_do_not_count(
     rclone_url: str, make_bucket: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
