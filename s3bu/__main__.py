@@ -10,9 +10,8 @@ from s3bu.cli import main as run
 def main() -> None:
     """Run a command, and exit with its code.
 
-    The process ends without Python's teardown: a thread of obstore that lets go of an object just then would abort it
-    (exit code 134, in one run of 25; PyO3/pyo3-async-runtimes#40), and taking a million entries apart takes a second.
-    All files are closed and all threads joined by then.
+    The process ends without Python's teardown, since taking a million entries apart takes a second, and a request of
+    boto3 that was given up may still hold its thread. All files are closed by then.
     """
     code = run()
     for stream in (sys.stdout, sys.stderr):

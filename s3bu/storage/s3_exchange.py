@@ -125,9 +125,8 @@ class Exchange:
             self._error.append(chunk[:_ERROR_BOUND])
         return None
 
-    def conclude(self, number: int) -> None:
+    def conclude(self, number: int, status: int) -> None:
         """Note how an attempt ended: `number` is libcurl's, 0 where the answer came whole."""
-        status = self.answer.status
         if number:
             self.fault = HttpFault(number=number)
         elif not _OK <= status < 300:
@@ -263,9 +262,9 @@ class Fetch(Exchange):
         else:
             self.pipe.put(chunk)
 
-    def conclude(self, number: int) -> None:
+    def conclude(self, number: int, status: int) -> None:
         """Note how an attempt ended; one that brought less than the whole rest failed."""
-        super().conclude(number)
+        super().conclude(number, status)
         if self.fault is None and self._position != max(self.nbytes, self.start):
             self.fault = HttpFault(number=pycurl.E_PARTIAL_FILE)
 

@@ -227,10 +227,12 @@ class Transport:
         handle.setopt(pycurl.HTTPHEADER, exchange.begin())
         handle.setopt(pycurl.USERNAME, terms.access_key)
         handle.setopt(pycurl.PASSWORD, terms.secret_key)
-        handle.setopt(pycurl.HEADERFUNCTION, exchange.take_header)
         handle.setopt(pycurl.WRITEFUNCTION, exchange.take_body)
         if exchange.method == "PUT":
             handle.setopt(pycurl.POSTFIELDS, exchange.body)
+        else:
+            # Of a put the status says all, and each line costs a wait for the interpreter's lock.
+            handle.setopt(pycurl.HEADERFUNCTION, exchange.take_header)
         self._live[handle] = live
         if live.is_awaited and exchange.method == "GET":
             self._unopened.append(live)
@@ -273,7 +275,7 @@ class Transport:
 
     def _conclude(self, handle: pycurl.Curl, number: int) -> None:
         live = self._release(handle)
-        live.exchange.conclude(number)
+        live.exchange.conclude(number, handle.getinfo(pycurl.RESPONSE_CODE))
         pause = self._pause(live)
         if pause is None:
             self._settle(live)
@@ -286,10 +288,11 @@ class Transport:
         self._nbytes -= len(live.exchange.body)
         self._idle[live.exchange.method].append(handle)
         # An idle handle would hold on to a body.
-        handle.setopt(pycurl.HEADERFUNCTION, _ignore)
         handle.setopt(pycurl.WRITEFUNCTION, _ignore)
         if live.exchange.method == "PUT":
             handle.setopt(pycurl.POSTFIELDS, b"")
+        else:
+            handle.setopt(pycurl.HEADERFUNCTION, _ignore)
         live.handle = None
         return live
 
@@ -318,16 +321,22 @@ class Transport:
             live.batch.settle_one()
 
     def _unpause(self, exchange: Exchange) -> None:
-        for live in self._live.values():
-            if live.exchange is exchange and exchange.is_paused and live.handle is not None:
-                exchange.is_paused = False
-                live.handle.pause(pycurl.PAUSE_CONT)
-                return
+        handle = self._handle(exchange)
+        if handle is None or not exchange.is_paused:
+            return
+        exchange.is_paused = False
+        try:
+            handle.pause(pycurl.PAUSE_CONT)
+        except pycurl.error as error:  # what was held back is handed over in this very call, and may be refused
+            self._conclude(handle, int(error.args[0]))
 
     def _drop(self, exchange: Exchange) -> None:
-        for handle, live in list(self._live.items()):
-            if live.exchange is exchange:
-                self._release(handle)
+        handle = self._handle(exchange)
+        if handle is not None:
+            self._release(handle)
+
+    def _handle(self, exchange: Exchange) -> pycurl.Curl | None:
+        return next((handle for handle, live in self._live.items() if live.exchange is exchange), None)
 
     def _end_all(self) -> None:
         for handle in list(self._live):
