@@ -137,14 +137,11 @@ class _Run:
             self.known.list(self.state)
 
     def has_moved(self) -> bool:
-        """Say whether a prune changed the state since the last look; if so, what is stored is listed again.
-
-        Only marks that are new take anything away: what this run put after it had seen a mark is younger than that.
-        """
+        """Say whether a prune changed the state since the last look; if so, what is stored is listed again."""
         state = self.repository.state()
         if state == self.state:
             return False
-        self.known.list(state, marks=state.since(self.state))
+        self.known.list(state)
         self.state = state
         self.begin_recipients()
         return True

@@ -45,10 +45,10 @@ class Known:
         if self._index.fact("state") != _text(state) or not 0 <= age < _LISTED_SECONDS:
             self.list(state)
 
-    def list(self, state: State, marks: State | None = None) -> None:
-        """List `data/`, and know from then on what is there and not marked in that state, or in `marks` alone."""
+    def list(self, state: State) -> None:
+        """List `data/`, and know from then on what is there and will not be deleted by what marked it in that state."""
         self._progress.phase("listing what is stored")
-        marked = self._repository.marked(state if marks is None else marks)
+        marked = self._repository.marked(state)
         connection = self._index.connection
         connection.execute("CREATE TEMP TABLE IF NOT EXISTS listed (hash BLOB, nbytes INTEGER, is_damaged INTEGER)")
         connection.execute("DELETE FROM listed")

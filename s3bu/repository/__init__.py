@@ -6,11 +6,11 @@ copies through other tools lose it: an object shows by its first bytes what it i
 
 import gzip
 import io
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from s3bu.compression import MAGIC, GunzipReader, Readable
 from s3bu.crypto.header import age_kind
@@ -279,15 +279,16 @@ class Repository:
             if found:
                 yield found, status
 
-    def contents(self, marked: AbstractSet[bytes] = frozenset()) -> Iterator[tuple[bytes, int, bool]]:
+    def contents(self, marked: Mapping[bytes, datetime] = MappingProxyType({})) -> Iterator[tuple[bytes, int, bool]]:
         """Yield each content's hash in 32 bytes, the bytes of its object, and whether that must be overwritten.
 
-        It must where it is too short to be any, or is one of `marked`. The marks must have been read before: what a
-        prune marks after this listing shows in a later state.
+        It must where it is too short to be any, or is `marked` and not younger than its mark. The marks must have been
+        read before: what a prune marks after this listing shows in a later state.
         """
         for found, status in self.objects():
             digest = bytes.fromhex(found)
-            yield digest, status.nbytes, status.nbytes < _SMALLEST_CONTENT or digest in marked
+            is_doomed = digest in marked and status.modified <= marked[digest]
+            yield digest, status.nbytes, status.nbytes < _SMALLEST_CONTENT or is_doomed
 
     # --- what a prune is about to do
 
@@ -295,22 +296,27 @@ class Repository:
         """Return the state of the repository, by one listing of `repo/`."""
         return State({status.key: status.etag for status in self.storage.list("repo/")})
 
-    def marked(self, state: State) -> set[bytes]:
-        """Return the hashes, 32 bytes each, that the marks of a state name.
+    def marked(self, state: State) -> dict[bytes, datetime]:
+        """Return the hashes, 32 bytes each, that the marks of a state name, and when each was last marked.
 
         Where one of them vanished meanwhile, all marks of the state there is now are read instead; a caller sees by
         comparing states that it moved. `IntegrityError` when one cannot be understood.
         """
         for _ in range(_MARKS_ATTEMPTS):
             try:
-                return {digest for key in state.marks for digest in self._read_marks(key)}
+                return self._marked(state)
             except ObjectNotFound:
                 state = self.state()
         raise StorageError(f"{self.storage.url}: marks keep vanishing while they are read", hint="run again later")
 
-    def _read_marks(self, key: str) -> Iterator[bytes]:
-        with self.storage.open(key) as download:
-            yield from read_marks(download, key)
+    def _marked(self, state: State) -> dict[bytes, datetime]:
+        found: dict[bytes, datetime] = {}
+        for key in state.marks:
+            # The storage's own time, as that of the contents is: no other clock takes part.
+            with self.storage.open(key) as download:
+                for digest in read_marks(download, key):
+                    found[digest] = max(download.modified, found.get(digest, download.modified))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,10 +34,6 @@ class State:
         """The ETag of the epoch, `None` where no prune ever swept."""
         return self.etags.get(EPOCH)
 
-    def since(self, earlier: "State") -> "State":
-        """Return only what is new or other than it was in an earlier state."""
-        return State({key: etag for key, etag in self.etags.items() if earlier.etags.get(key) != etag})
-
 
 @dataclass(frozen=True, slots=True)
 class Contents:
