@@ -220,7 +220,8 @@ class S3Storage:
     def _run(self, exchanges: Sequence[Exchange], keys: Keys) -> None:
         patience, has_answered = self._patience, self._connection.has_answered
         silence = patience.answer if has_answered else min(patience.first, patience.answer)
-        terms = Terms(keys.access_key, keys.secret_key, silence, patience.retries)
+        most = patience.most if has_answered else patience.first
+        terms = Terms(keys.access_key, keys.secret_key, silence, patience.retries, most)
         self._connection.transport.run(exchanges, terms)
         if any(exchange.fault is None for exchange in exchanges):
             self._connection.has_answered = True

@@ -35,13 +35,14 @@ class Patience:
     """How many seconds to wait for S3, and how often to try again.
 
     `connect` for a connection, `answer` between two signs of life, `first` for the first answer of all, so that a
-    wrong endpoint is told soon. Five repetitions have about 20 s of pauses between them; a server that cannot be
-    reached costs a minute or so.
+    wrong endpoint is told soon; `most` bounds the time in which repetitions may begin. Five repetitions have about
+    20 s of pauses between them; a server that cannot be reached costs a minute or so.
     """
 
     connect: float = 10
     answer: float = 60
     first: float = 30
+    most: float = 180
     retries: int = 5
 
 

@@ -26,7 +26,6 @@ from s3bu.storage.s3_exchange import Exchange, HttpFault
 _CONFLICT = 409
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
-_LONGEST_REPEATING = 180.0
 # The slowest line that is still thought to be alive. What lies in the system's buffers counts as sent for libcurl, so
 # silence may last until the line has taken all that is under way.
 _SLOWEST_NBYTES_PER_SECOND = 64 * 1024
@@ -49,7 +48,7 @@ class Terms:
     secret_key: str
     silence: float
     retries: int
-    most: float = _LONGEST_REPEATING
+    most: float
 
 
 class _Batch:

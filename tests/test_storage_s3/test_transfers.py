@@ -126,6 +126,20 @@ def test_keys_that_are_lent_send_their_token(monkeypatch: pytest.MonkeyPatch) ->
         assert all(b"x-amz-security-token" in head.lower().partition(b"signedheaders=")[2] for head in server.heads)
 
 
+def test_a_server_that_never_answered_is_not_asked_for_long() -> None:
+    released = threading.Event()
+
+    def stall(head: bytes, body: bytes) -> bytes:
+        released.wait(60)
+        return b""
+
+    with faulty_server(stall) as server, opened(server.url, patience=Patience(first=1)) as storage:
+        with pytest.raises(StorageError, match="does not answer"):
+            storage.open("x")
+        assert len(server.heads) == 1
+        released.set()
+
+
 def test_a_put_that_got_no_answer_is_tried_again() -> None:
     answers = Answers([b"", b"", STORED])
     with faulty_server(answers) as server, opened(server.url) as storage:
