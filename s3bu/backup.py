@@ -213,7 +213,7 @@ class _Backup:
         else:
             self._report(draft)
             keep_seen(self._index, self._number, draft.seen())
-        renew(self._index, self._number)
+            renew(self._index, self._number)
         if not self._outcome.failures:
             self._shared.known.keep_checked(self._number)
 

@@ -8,6 +8,8 @@ from s3bu.errors import IntegrityError
 
 CHUNK = 256 * 1024
 MAGIC = b"\x1f\x8b"
+_GZIP = 31
+"""What zlib calls a window of 32 KiB within a gzip header and trailer."""
 
 
 class Readable(Protocol):
@@ -22,7 +24,7 @@ class GzipReader:
 
     def __init__(self, reader: Readable, *, level: int = 6) -> None:
         self._reader = reader
-        self._deflate = zlib.compressobj(level, zlib.DEFLATED, 31)
+        self._deflate = zlib.compressobj(level, zlib.DEFLATED, _GZIP)
         self._ready = b""
         self._is_finished = False
 
@@ -53,13 +55,13 @@ class Inflater:
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
-        self._inflate = zlib.decompressobj(31)
+        self._inflate = zlib.decompressobj(_GZIP)
 
     def pieces(self, packed: bytes) -> Iterator[bytes]:
         """Yield the plain bytes that the next packed ones give."""
         while packed:
             if self._inflate.eof:
-                self._inflate = zlib.decompressobj(31)
+                self._inflate = zlib.decompressobj(_GZIP)
             yield self._unpack(packed)
             packed = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
         while plain := self._unpack(b""):  # output that the bound held back
@@ -103,6 +105,16 @@ def _inflated(reader: Readable, origin: str) -> Iterator[bytes]:
     while packed := reader.read(CHUNK):
         yield from inflater.pieces(packed)
     inflater.finish()
+
+
+def gzip_member(plain: bytes) -> bytes:
+    """Return bytes as one gzip member, without name or time; members one behind the other are one gzipped stream."""
+    return zlib.compress(plain, 6, _GZIP)
+
+
+def gunzip_member(packed: bytes) -> bytes:
+    """Return the bytes of one member that `gzip_member` made; `zlib.error` when it is damaged."""
+    return zlib.decompress(packed, _GZIP)
 
 
 def is_worth_compressing(sample: bytes) -> bool:

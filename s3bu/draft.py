@@ -192,15 +192,16 @@ class Draft:
             self._put([self._settled_row(one) for one in settled])
             after = rows[-1][0]
 
-    def _page(self, after: bytes) -> list[tuple[Any, ...]]:
+    def _page(self, after: bytes, until: bytes | None = None) -> list[tuple[Any, ...]]:
+        ends, values = ("", ()) if until is None else (" AND d.sort_key <= ?", (until,))
         drafted = ", ".join(f"d.{column}" for column in _COLUMNS.split(", "))
         newest = ", ".join(f"v.{column}" for column in _COLUMNS.split(", "))
         statement = (
             f"SELECT {drafted}, {newest}, d.status, d.error FROM draft d LEFT JOIN version v "
             "ON v.source = ? AND v.sort_key = d.sort_key AND v.last IS NULL "
-            f"WHERE d.sort_key > ? ORDER BY d.sort_key LIMIT {_BATCH}"
+            f"WHERE d.sort_key > ?{ends} ORDER BY d.sort_key LIMIT {_BATCH}"
         )
-        return self._index.connection.execute(statement, (self._source, after)).fetchall()
+        return self._index.connection.execute(statement, (self._source, after, *values)).fetchall()
 
     def _settled(self, row: tuple[Any, ...]) -> Settled:
         entry = None if row[1] is None else self._index.entry(row[:13])
@@ -306,22 +307,32 @@ class Draft:
 
     # --- the snapshot whole, and what it changes in the index
 
-    def snapshot(self) -> Iterator[tuple[bytes, str, Entry | None]]:
-        """Yield all paths in order: status, and entry if the snapshot has one."""
-        drafted = self._settled_all()
+    def over(
+        self, current: Iterable[tuple[bytes, bytes]], *, after: bytes, until: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes | Settled]]:
+        """Yield by sort key what the snapshot says between two keys: the draft's paths, and the current others.
+
+        `current` is something by sort key for each newest entry between these keys, in order.
+        """
+        drafted = self._settled_all(after, until)
         one = next(drafted, None)
-        for entry in self._index.currents(self._source):
-            while one is not None and sort_key(one.path) < sort_key(entry.path):
-                yield one.path, one.status, one.entry
+        for key, existing in current:
+            while one is not None and sort_key(one.path) < key:
+                yield sort_key(one.path), one
                 one = next(drafted, None)
-            if one is not None and one.path == entry.path:
-                yield one.path, one.status, one.entry
+            if one is not None and sort_key(one.path) == key:
+                yield key, one
                 one = next(drafted, None)
             else:
-                yield entry.path, UNMODIFIED, entry
+                yield key, existing
         while one is not None:
-            yield one.path, one.status, one.entry
+            yield sort_key(one.path), one
             one = next(drafted, None)
+
+    def has_any(self, *, after: bytes, until: bytes) -> bool:
+        """Say whether the draft has a path between two keys, the second among them."""
+        statement = "SELECT 1 FROM draft WHERE sort_key > ? AND sort_key <= ? LIMIT 1"
+        return self._index.connection.execute(statement, (after, until)).fetchone() is not None
 
     def changed(self) -> Iterator[Entry]:
         """Yield the entries that the newest snapshot of the index does not have so."""
@@ -344,8 +355,7 @@ class Draft:
             if one.entry is not None and one.entry.seen is not None and one.status in (NEW, CHANGED, UNMODIFIED)
         )
 
-    def _settled_all(self) -> Iterator[Settled]:
-        after = b""
-        while rows := self._page(after):
+    def _settled_all(self, after: bytes = b"", until: bytes | None = None) -> Iterator[Settled]:
+        while rows := self._page(after, until):
             yield from map(self._settled, rows)
             after = rows[-1][0]

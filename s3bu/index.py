@@ -25,7 +25,7 @@ from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
 from s3bu.progress import Progress
 
-SCHEMA = 2
+SCHEMA = 3
 """The newest schema that this version knows: `PRAGMA user_version` of the file."""
 _KINDS = (FILE, DIRECTORY, SYMLINK, SPECIAL)
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
@@ -82,7 +82,10 @@ class Index:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold a write transaction: all of it happens, or nothing."""
+        """Hold a write transaction: all of it happens, or nothing; one within another is part of that."""
+        if self.connection.in_transaction:
+            yield
+            return
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -174,6 +177,15 @@ class Index:
         ends, values = ("", ()) if until is None else (" AND sort_key <= ?", (until,))
         rows = self.connection.execute(f"{_CURRENT} AND sort_key > ?{ends} ORDER BY sort_key", (source, after, *values))
         return map(self.entry, rows)
+
+    def current_keys(self, source: int, *, after: bytes, until: bytes) -> list[bytes]:
+        """Return the sort keys of the newest entries behind one key, up to and with another, in order."""
+        rows = self.connection.execute(
+            "SELECT sort_key FROM version WHERE source = ? AND last IS NULL AND sort_key > ? AND sort_key <= ? "
+            "ORDER BY sort_key",
+            (source, after, until),
+        )
+        return [row[0] for row in rows]
 
     def current(self, source: int, key: bytes) -> Entry | None:
         """Return the newest entry of a source under a sort key."""

@@ -1,18 +1,19 @@
 """The last two steps of a backup: one manifest is put, and the index is told of it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from s3bu.compare import CARRIED
 from s3bu.draft import Draft
 from s3bu.errors import ObjectExists, StorageError
 from s3bu.history import Facts, record
 from s3bu.index import Index, IndexedSnapshot
-from s3bu.manifest import FAILED_PATH_BOUND, FailedPath, Header, format_entry, format_failed
+from s3bu.lines import Lines
+from s3bu.manifest import FAILED_PATH_BOUND, FailedPath, Header
 from s3bu.progress import Failure
 from s3bu.repository import Repository
 from s3bu.repository.layout import ManifestKey, next_manifest_key, parse_manifest_key
+from s3bu.spans import renew
 
 _ATTEMPTS = 20
 
@@ -39,15 +40,19 @@ class Publisher:
         listed = self.repository.manifests(self.job, self.label, since=since)
         newest = listed[-1].key if listed else since
         failed = self._failed(failures)
+        source = self.index.source(self.job, self.label)
+        lines = Lines(self.index, source, draft, failed)
         for _ in range(_ATTEMPTS):
             key = next_manifest_key(self.job, self.label, newest, datetime.now())
             header = self._header(key)
             try:
-                self.repository.put_manifest(header, _lines(draft, failed))
+                self.repository.put_manifest(header, lines)
             except ObjectExists:
                 newest = key
             else:
-                self._record(draft, header, key, failed)
+                with self.index.transaction():
+                    self._record(draft, header, key, failed)
+                    renew(self.index, source, lines.packed)
                 return key
         raise StorageError(f"{newest}: other runs keep taking the next key", hint="run again a little later")
 
@@ -85,12 +90,3 @@ def written(failure: Failure) -> bytes:
 def _as_written(failed: FailedPath) -> FailedPath:
     """Return a failure as the manifest has it, so that the index says the same."""
     return FailedPath(failed.path[:FAILED_PATH_BOUND], failed.error[:1_000], failed.since[:100])
-
-
-def _lines(draft: Draft, failed: Mapping[bytes, FailedPath]) -> Iterator[bytes]:
-    """Yield the manifest's lines between header and trailer, in order."""
-    for path, status, entry in draft.snapshot():
-        if path in failed:
-            yield format_failed(failed[path])
-        if entry is not None:
-            yield format_entry(entry, is_carried_forward=status == CARRIED)

@@ -6,14 +6,16 @@ Where it holds, nothing there is different, and neither a row is read nor an ent
 little more than the scan. Where it does not, the rows are compared one by one.
 
 Invariant: a digest tells what the rows of its span say now. The index's own triggers drop it when one of them changes
-(`migrations/m002_spans.py`), and a span without a digest is compared row by row until it is renewed.
+(`migrations/m002_spans.py`), and a span without a digest is compared row by row until it is renewed. With a digest that
+holds, what a manifest says of the span is still what was kept of it (`lines`).
 """
 
 import hashlib
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from s3bu.compare import Difference, Trust, compare
@@ -41,6 +43,13 @@ class Unmodified(NamedTuple):
     nbytes: int
 
 
+class Packed(NamedTuple):
+    """What so many entries in a row say in a manifest, as a gzip member."""
+
+    nentries: int
+    lines: bytes
+
+
 class Span(NamedTuple):
     """One row of the table; `digest` is `None` where nothing is known of the entries."""
 
@@ -60,7 +69,7 @@ def compare_spans(
     """
     items, start = iter(scanned), b""
     taken: list[Item] = []
-    for span in _spans(index, source):
+    for span in spans(index, source):
         taken.extend(islice(items, max(span.nentries - len(taken), 0)))
         if len(taken) == span.nentries and _digest(taken) == span.digest:
             yield Unmodified(span.nentries, span.nfiles, span.nbytes)
@@ -91,10 +100,13 @@ def _count_inside(taken: list[Item], items: Iterator[Item], last_key: bytes) -> 
     return bisect_right(taken, last_key, key=lambda item: sort_key(item.path))
 
 
-def renew(index: Index, source: int) -> None:
-    """Make spans for all newest entries of a source that have none, or whose span has lost its digest."""
+def renew(index: Index, source: int, packed: Mapping[bytes, Packed] = MappingProxyType({})) -> None:
+    """Make spans for all newest entries of a source that have none, or whose span has lost its digest.
+
+    `packed` is by its last sort key what a manifest says of the entries as they are now; it is kept with their span.
+    """
     with index.transaction():
-        known = _spans(index, source)
+        known = spans(index, source)
         total = sum(span.nentries for span in known)
         if len(known) * COUNT > 2 * total + 10 * COUNT:
             known = []  # they became too short to be of use
@@ -103,23 +115,41 @@ def renew(index: Index, source: int) -> None:
         for span in known:
             if span.digest is None:
                 index.connection.execute("DELETE FROM span WHERE source = ? AND last_key = ?", (source, span.last_key))
-                _make(index, source, index.currents(source, after=start, until=span.last_key))
+                _make(index, source, index.currents(source, after=start, until=span.last_key), packed)
+            elif lines := _lines_of(packed, span.last_key, span.nentries):
+                statement = "UPDATE span SET lines = ? WHERE source = ? AND last_key = ?"
+                index.connection.execute(statement, (lines, source, span.last_key))
             start = span.last_key
-        _make(index, source, index.currents(source, after=start))
+        _make(index, source, index.currents(source, after=start), packed)
 
 
-def _make(index: Index, source: int, current: Iterator[Entry]) -> None:
+def _make(index: Index, source: int, current: Iterator[Entry], packed: Mapping[bytes, Packed]) -> None:
     # All are read before the first is written: SQLite leaves open what a reader sees of rows written meanwhile.
     while found := list(islice(current, COUNT)):
         files = [entry for entry in found if entry.kind == FILE]
         nbytes = sum(entry.nbytes for entry in files)
-        values = (source, sort_key(found[-1].path), _digest(found), len(found), len(files), nbytes)
-        index.connection.execute("INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?, ?, ?)", values)
+        last_key = sort_key(found[-1].path)
+        lines = _lines_of(packed, last_key, len(found))
+        values = (source, last_key, _digest(found), len(found), len(files), nbytes, lines)
+        index.connection.execute("INSERT OR REPLACE INTO span VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
 
-def _spans(index: Index, source: int) -> list[Span]:
+def _lines_of(packed: Mapping[bytes, Packed], last_key: bytes, nentries: int) -> bytes | None:
+    found = packed.get(last_key)
+    return found.lines if found and found.nentries == nentries else None
+
+
+def spans(index: Index, source: int) -> list[Span]:
+    """Return the spans of a source in order."""
     statement = "SELECT last_key, digest, nentries, nfiles, nbytes FROM span WHERE source = ? ORDER BY last_key"
     return [Span(*row) for row in index.connection.execute(statement, (source,))]
+
+
+def kept_lines(index: Index, source: int, span: Span) -> bytes | None:
+    """Return what a manifest says of a span, as a gzip member, if it was kept and is still true."""
+    statement = "SELECT lines FROM span WHERE source = ? AND last_key = ? AND digest NOT NULL"
+    row = index.connection.execute(statement, (source, span.last_key)).fetchone()
+    return row[0] if row else None
 
 
 def _digest(items: Iterable[Item]) -> bytes:

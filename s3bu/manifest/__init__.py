@@ -10,7 +10,7 @@ of the original has neither, and is taken as it is.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -240,41 +240,66 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def count_files(lines: bytes) -> int:
+    """Return how many of whole lines are entry lines, which are all that the trailer counts."""
+    return lines.count(b"\n") - lines.count(b"\n@") - lines.startswith(b"@")
+
+
+def split_entries(lines: bytes) -> list[bytes]:
+    """Return what `format_entry` gave for each of many entries, from all of it in one; no failures may be among it."""
+    found: list[bytes] = []
+    for line in lines.splitlines(keepends=True):
+        if line.startswith(b"@meta"):
+            found[-1] += line
+        else:
+            found.append(line)
+    return found
+
+
 class ManifestWriter:
     """Writes one manifest: the header at once, the lines as they come, the trailer at the end.
 
     Lines are written in the order given, which must be that of `sort_key`. Without `finish` the manifest is a
-    truncated one, and every reader refuses it.
+    truncated one, and every reader refuses it. `pack` makes of plain bytes what the target gets, a piece at a time.
     """
 
-    def __init__(self, target: Writable, header: Header) -> None:
+    def __init__(self, target: Writable, header: Header, pack: Callable[[bytes], bytes] = bytes) -> None:
         self._target = target
+        self._pack = pack
         self._digest = hashlib.sha256()
         self._entries = 0
         self._pending = [header.format()]
         self._pending_nbytes = 0
 
     def write(self, lines: bytes) -> None:
-        """Add the lines of one entry or failure, as `format_entry` or `format_failed` gave them."""
-        if not lines.startswith(b"@"):
-            self._entries += 1
+        """Add the lines of entries or failures, as `format_entry` or `format_failed` gave them."""
+        self._entries += count_files(lines)
         self._pending.append(lines)
         self._pending_nbytes += len(lines)
         if self._pending_nbytes >= _BUFFER:
             self._flush()
 
+    def write_packed(self, lines: bytes, packed: bytes) -> None:
+        """Add lines that went through `pack` before."""
+        self._flush()
+        self._entries += count_files(lines)
+        self._digest.update(lines)
+        self._target.write(packed)
+
     def finish(self) -> None:
         """Write what is pending, and the trailer; the target stays open."""
         self._flush()
         trailer = _format_line(b"#end", entries=b"%d" % self._entries, sha256=self._digest.hexdigest().encode())
-        self._target.write(trailer)
+        self._target.write(self._pack(trailer))
 
     def _flush(self) -> None:
+        if not self._pending:
+            return
         content = b"".join(self._pending)
         self._pending.clear()
         self._pending_nbytes = 0
         self._digest.update(content)
-        self._target.write(content)
+        self._target.write(self._pack(content))
 
 
 def load_entries(items: Iterable[Entry | FailedPath]) -> list[Entry]:

@@ -4,7 +4,6 @@ Jobs and manifests are *private*: gzipped, then encrypted to a passphrase. Metad
 copies through other tools lose it: an object shows by its first bytes what it is (docs/format.md).
 """
 
-import gzip
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from s3bu.compression import MAGIC, GunzipReader, Readable
+from s3bu.compression import MAGIC, GunzipReader, Readable, gzip_member
 from s3bu.crypto.header import age_kind
 from s3bu.crypto.passphrase import PassphraseWriter, open_passphrase
 from s3bu.errors import IntegrityError, ObjectNotFound, RepositoryNotFoundError, StorageError
@@ -150,11 +149,11 @@ class Repository:
             yield PrivateObject(reader, download, is_encrypted, is_packed)
 
     def _put_private(self, key: str, write: Callable[[Writable], object]) -> None:
-        """Compress, encrypt and create what `write` writes; `ObjectExists` when something lies there already."""
+        """Encrypt and create what `write` writes, gzipped; `ObjectExists` when something lies there already."""
         secret = self.keyring.newest_secret
         sink = io.BytesIO()
-        with PassphraseWriter(sink, secret.passphrase) as age, gzip.GzipFile("", "wb", 6, age, 0) as packed:
-            write(packed)
+        with PassphraseWriter(sink, secret.passphrase) as age:
+            write(age)
         body = sink.getvalue()
         metadata = _PRIVATE_METADATA | {"s3bu-scrypt-id": secret.id}
         if len(body) <= PART_BOUND:
@@ -211,7 +210,7 @@ class Repository:
         self.probe(name)
         versions = self.job_versions(name)
         version = max(versions, default=0) + 1
-        self._put_private(layout.job_key(name, version), lambda sink: sink.write(text))
+        self._put_private(layout.job_key(name, version), lambda sink: sink.write(gzip_member(text)))
         return version
 
     # --- manifests
@@ -259,13 +258,16 @@ class Repository:
             entries, warnings = load_entries(items), tuple(manifest.warnings)
             return Snapshot(key, created, manifest.header, entries, failed, warnings, manifest.is_truncated)
 
-    def put_manifest(self, header: Header, lines: Iterable[bytes]) -> None:
-        """Create the manifest that the header names; `ObjectExists` when another run took the key."""
+    def put_manifest(self, header: Header, stretches: Iterable[tuple[bytes, bytes]]) -> None:
+        """Create the manifest that the header names; `ObjectExists` when another run took the key.
+
+        Each stretch is lines and the same as a gzip member.
+        """
 
         def write(sink: Writable) -> None:
-            manifest = ManifestWriter(sink, header)
-            for line in lines:
-                manifest.write(line)
+            manifest = ManifestWriter(sink, header, gzip_member)
+            for lines, packed in stretches:
+                manifest.write_packed(lines, packed)
             manifest.finish()
 
         self._put_private(header.key, write)
