@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from s3bu.compression import gzip_member
 from s3bu.crypto import encrypt
 from s3bu.crypto.identities import new_identity
 from s3bu.crypto.passphrase import PassphraseWriter, encrypt_with_passphrase
@@ -31,6 +32,7 @@ from s3bu.filters import Filters
 from s3bu.index import Index, open_index
 from s3bu.job import Job, Source
 from s3bu.keyring import Keyring, new_secret, write_identities, write_secrets
+from s3bu.lines import Stretch
 from s3bu.manifest import FILE, Entry, FailedPath, Header, ManifestWriter, format_entry, format_failed, sort_key
 from s3bu.progress import Failure, Silent
 from s3bu.remembered import Remembered
@@ -267,6 +269,11 @@ def manifest_text(header: Header, entries: Iterable[Entry], failed: Iterable[Fai
         manifest.write(format_entry(entry, is_carried_forward=entry.mtime_ns == 0))
     manifest.finish()
     return sink.getvalue()
+
+
+def stretches(entries: Iterable[Entry]) -> list[Stretch]:
+    """Return the lines of entries as a backup hands them over, a stretch each."""
+    return [Stretch(lines, gzip_member(lines)) for lines in map(format_entry, entries)]
 
 
 def another_recipient() -> Recipient:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from s3bu.compression import gunzip_member
 from s3bu.errors import S3buError
 from s3bu.history import number_of
 from s3bu.index import SCHEMA, Index, IndexDamagedError, held, index_path, open_index
-from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, FailedPath, Owner
+from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, FailedPath, Owner, format_entry
 from s3bu.repository.layout import parse_manifest_key
+from s3bu.spans import kept_lines, spans
 from tests.fakes import Listener
 from tests.running import backed_up, succeed, tree, write_file
 
@@ -242,6 +244,10 @@ def test_an_index_of_each_schema_so_far_is_read(tmp_path: Path, schema: int) -> 
     assert list(index.entries(newer.source, newer.number)) == [file._replace(nbytes=4, hash="cd" * 32), *common]
     assert index.failed(newer) == [FailedPath(b"\xff", "permission denied", "2026-05-01T00:00:00+00:00")]
     assert index.connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    if schema >= 3:
+        (span,) = spans(index, newer.source)
+        packed = kept_lines(index, newer.source, span) or b""
+        assert gunzip_member(packed) == b"".join(map(format_entry, index.currents(newer.source)))
     assert {number_of(key) for key in map(parse_manifest_key, (older.key, newer.key)) if key} == {
         older.number,
         newer.number,

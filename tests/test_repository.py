@@ -31,6 +31,7 @@ from tests.fakes import (
     manifest_key,
     manifest_text,
     open_repository,
+    stretches,
 )
 
 JOB_KEY = "jobs/home/home-001.yml"
@@ -267,7 +268,7 @@ def test_manifests_of_a_label_come_in_order_and_the_newest_last(world: World) ->
 def test_a_manifest_comes_back_as_it_was_put(world: World) -> None:
     entries = [file_entry(b"a/x", b"1"), file_entry(b"a b", b"2")]
     header = Header(str(manifest_key("2026-01-01", 1)), "home", "docs", "here", NOW, "")
-    world.repository.put_manifest(header, map(format_entry, entries))
+    world.repository.put_manifest(header, stretches(entries))
     snapshot = world.newest()
     assert (snapshot.entries, snapshot.header, snapshot.created) == (entries, header, NOW)
 
@@ -351,6 +352,6 @@ def test_the_text_of_a_manifest_survives_the_reading_of_it(world: World) -> None
     """The fake manifests of these tests are what the program itself would write."""
     key, entry = manifest_key("2024-01-01", 0), file_entry(b"x")
     header = Header(str(key), "home", "docs", "here", NOW, "")
-    world.repository.put_manifest(header, [format_entry(entry)])
+    world.repository.put_manifest(header, stretches([entry]))
     with world.repository.open_private(str(key)) as private:
         assert private.reader.read() == manifest_text(header, [entry])

@@ -20,7 +20,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from s3bu.compression import gzip_member
 from s3bu.keyring import Keyring
+from s3bu.lines import Stretch
 from s3bu.manifest import FILE, Entry, Header, format_entry
 from s3bu.remembered import Remembered
 from s3bu.repository import Repository
@@ -101,7 +103,9 @@ def put(repository: Repository, number: int, lines: list[bytes]) -> None:
     """Store the snapshot of a day."""
     created = _START + timedelta(days=number)
     key = ManifestKey("bench", "data", created.date(), _SECOND_OF_DAY)
-    repository.put_manifest(Header(str(key), key.job, key.label, "here", created, ""), lines)
+    whole = b"".join(lines)
+    header = Header(str(key), key.job, key.label, "here", created, "")
+    repository.put_manifest(header, [Stretch(whole, gzip_member(whole))])
 
 
 def peak_alone(bench: Bench, *arguments: str) -> float:
