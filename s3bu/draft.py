@@ -167,12 +167,14 @@ class Draft:
     def keep_read(self, results: Iterable[Entry | Failure]) -> None:
         """Note what came of reading files: the entry with its hash, or why there is none."""
         connection = self._index.connection
+        connection.execute("BEGIN")
         for one in results:
             if isinstance(one, Failure):
                 statement = "UPDATE draft SET error = ?, is_wanted = 0 WHERE sort_key = ?"
                 connection.execute(statement, (one.error, sort_key(one.path)))
             else:
                 connection.execute(_PUT, self._row(one, CHANGED, None, False))
+        connection.execute("COMMIT")
 
     def remove(self, path: bytes) -> None:
         """Note that a file was removed after the scan had seen it."""

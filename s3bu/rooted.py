@@ -5,6 +5,7 @@ descriptors, a directory that somebody swaps for a link in mid-run is an error, 
 rules 6 and 8). It also reaches paths longer than the kernel takes as one string.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -73,16 +74,58 @@ class Root:
         return os.open(name, _DIRECTORY, dir_fd=parent)
 
     def open_file(self, path: bytes) -> int:
-        """Return a descriptor for reading the regular file at `path`; never waits on a FIFO, never follows a link."""
+        """Return a descriptor for reading the regular file at `path`, as `Files` does."""
+        with Files(self) as files:
+            return files.open(path)[0]
+
+
+class Files:
+    """Opens files below a root for reading; of neighbours, the way to their directory is walked once.
+
+    For one thread. A directory that was replaced since the last file of it was opened is noticed where that matters:
+    a name that is not found there is looked for again from the root on.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._parent: bytes | None = None
+        self._held = contextlib.ExitStack()
+        self._directory = -1
+
+    def __enter__(self) -> "Files":
+        """Enter a block at whose end the last directory is let go of."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Let go of it."""
+        self._held.close()
+
+    def open(self, path: bytes) -> tuple[int, os.stat_result]:
+        """Return a descriptor of the regular file at `path`, and what it is; never waits, never follows links."""
         *parents, name = _names(path)
-        with self.directory(b"/".join(parents)) as directory:
-            if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-                raise OSError(errno.EINVAL, "not a regular file any more")
-            descriptor = os.open(name, _REGULAR, dir_fd=directory)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(errno.EINVAL, "not a regular file any more")
-        return descriptor
+        parent = b"/".join(parents)
+        if parent == self._parent:
+            with contextlib.suppress(FileNotFoundError):
+                return _open_regular(name, self._directory)
+        self._enter(parent)
+        return _open_regular(name, self._directory)
+
+    def _enter(self, parent: bytes) -> None:
+        self._parent = None
+        self._held.close()
+        self._directory = self._held.enter_context(self._root.directory(parent))
+        self._parent = parent
+
+
+def _open_regular(name: bytes, directory: int) -> tuple[int, os.stat_result]:
+    if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file any more")
+    descriptor = os.open(name, _REGULAR, dir_fd=directory)
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file any more")
+    return descriptor, status
 
 
 def _names(path: bytes) -> list[bytes]:

@@ -24,7 +24,7 @@ from s3bu.patience import Patience
 from s3bu.progress import Failure, Progress, Silent
 from s3bu.repository import Contents, Repository, layout
 from s3bu.repository.recipients import RecipientSet
-from s3bu.rooted import Root
+from s3bu.rooted import Files, Root
 from s3bu.scan import reason, seen_of
 from s3bu.storage import PART_BOUND, Put, Upload, memory_of_writer
 
@@ -101,22 +101,27 @@ class Store:
         self._storage.stop()
 
     def _store(self, root: Root, batch: list[Entry]) -> list[Result]:
-        if batch[0].nbytes > PART_BOUND:
-            return [self._read(root, batch[0], self._store_large)]
+        with Files(root) as files:
+            if batch[0].nbytes > PART_BOUND:
+                return [self._read(files, batch[0], self._store_large)]
+            settled, grown = self._store_small(files, batch)
+            return settled + [self._read(files, entry, self._store_large) for entry in grown]
+
+    def _store_small(self, files: Files, batch: list[Entry]) -> tuple[list[Result], list[Entry]]:
+        """Store files that fit in memory, and return what came of them, and those that do not fit any more."""
         nbytes = sum(entry.nbytes for entry in batch)
         with self._budget.claim(2 * nbytes + CHUNK):
-            read = [self._read(root, entry, self._read_small) for entry in batch]
+            read = [self._read(files, entry, self._read_small) for entry in batch]
             settled = self._put([one for one in read if not isinstance(one, _Grown)])
             self._progress.advance(nbytes=sum(one.entry.nbytes for one in settled if isinstance(one, Stored)))
-        grown = [one.entry for one in read if isinstance(one, _Grown)]
-        return settled + [self._read(root, entry, self._store_large) for entry in grown]
+        return settled, [one.entry for one in read if isinstance(one, _Grown)]
 
-    def _read(self, root: Root, entry: Entry, take: "Callable[[_Source], T]") -> T | Failure | Gone:
+    def _read(self, files: Files, entry: Entry, take: "Callable[[_Source], T]") -> T | Failure | Gone:
         """Open a file and do something with it; one that changes meanwhile is tried three times."""
         try:
             for is_last_try in (False, False, True):
                 try:
-                    with _Source(root, entry, self._stopping, takes_growth=is_last_try) as source:
+                    with _Source(files, entry, self._stopping, takes_growth=is_last_try) as source:
                         return take(source)
                 except SourceChanged as error:
                     failure = Failure(entry.path, error.message)
@@ -264,12 +269,11 @@ class _Source:
     is taken with the length it had, or a log that is always written to would never be backed up.
     """
 
-    def __init__(self, root: Root, entry: Entry, stopping: threading.Event, *, takes_growth: bool) -> None:
-        self._descriptor = root.open_file(entry.path)
+    def __init__(self, files: Files, entry: Entry, stopping: threading.Event, *, takes_growth: bool) -> None:
+        self._descriptor, self._status = files.open(entry.path)
         self.scanned = entry
         self._stopping = stopping
         self._takes_growth = takes_growth
-        self._status = os.fstat(self._descriptor)
         self.nbytes = self._status.st_size
         self.has_grown = self.nbytes > entry.nbytes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3bu.rooted import Root
+from s3bu.rooted import Files, Root
 from tests.fakes import strike_before_open, write
 
 
@@ -147,10 +147,49 @@ def test_a_path_longer_than_the_system_takes_is_reached(root: Path) -> None:
         os.close(opened.open_file(path + b"/file"))
 
 
+def names(opened: Files, *paths: bytes) -> list[bytes]:
+    """Return what the files at these paths hold, opened one after the other."""
+    found = []
+    for path in paths:
+        descriptor, status = opened.open(path)
+        found.append(os.read(descriptor, status.st_size))
+        os.close(descriptor)
+    return found
+
+
+def test_neighbours_and_files_elsewhere_are_opened_in_turn(root: Path) -> None:
+    write(root / "a" / "other", b"other")
+    write(root / "top", b"top")
+    with Root(os.fsencode(root)) as opened, Files(opened) as files:
+        assert names(files, b"a/file", b"a/other", b"top", b"a/file") == [b"content", b"other", b"top", b"content"]
+
+
+def test_a_file_of_a_directory_that_was_made_anew_is_found(root: Path) -> None:
+    with Root(os.fsencode(root)) as opened, Files(opened) as files:
+        assert names(files, b"a/file") == [b"content"]
+        (root / "a").rename(root / "b")
+        write(root / "a" / "new", b"new")
+        assert names(files, b"a/new") == [b"new"]
+
+
+def test_a_directory_swapped_for_a_link_leads_nowhere_else(root: Path) -> None:
+    with Root(os.fsencode(root)) as opened, Files(opened) as files:
+        assert names(files, b"a/file") == [b"content"]
+        (root / "a").rename(root / "b")
+        (root / "a").symlink_to(root.parent / "outside")
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+                files.open(b"a/secret")
+
+
 def test_no_descriptor_stays_open(root: Path) -> None:
     before = len(os.listdir("/dev/fd"))
     with Root(os.fsencode(root)) as opened:
         for path in (b"a/absent", b"absent/x", b"a"):
             with pytest.raises(OSError, match=r".*"):
                 opened.open_file(path)
+        with Files(opened) as files:
+            names(files, b"a/file", b"a/file")
+            with pytest.raises(FileNotFoundError):
+                files.open(b"absent/x")
     assert len(os.listdir("/dev/fd")) == before
