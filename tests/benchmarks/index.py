@@ -16,17 +16,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
+from s3bu import spans
 from s3bu.compression import gzip_member
+from s3bu.index import open_index
 from s3bu.keyring import Keyring
 from s3bu.lines import Stretch
-from s3bu.manifest import FILE, Entry, Header, format_entry
+from s3bu.manifest import FILE, Entry, Header, format_entry, sort_key
+from s3bu.progress import Silent
 from s3bu.remembered import Remembered
 from s3bu.repository import Repository
 from s3bu.repository.layout import ManifestKey
+from s3bu.spans import Packed
 from s3bu.storage.place import S3Options, open_storage, parse_place
 from tests.benchmarks.running import Cost, timed
 
@@ -119,10 +124,29 @@ def peak_alone(bench: Bench, *arguments: str) -> float:
     return int(ended.stdout.split()[-1]) / 1024
 
 
+def keep_lines(bench: Bench) -> None:
+    """Give the index what a backup would, which keeps the lines of the manifest that it publishes."""
+    with bench.opened() as repository, closing(open_index(bench.home, repository.storage.identity, Silent())) as index:
+        source = index.source("bench", "data")
+        entries = index.currents(source)
+        packed: dict[bytes, Packed] = {}
+        while stretch := list(islice(entries, spans.COUNT)):
+            lines = gzip_member(b"".join(map(format_entry, stretch)))
+            packed[sort_key(stretch[-1].path)] = Packed(len(stretch), lines)
+        spans.renew(index, source, packed)
+        assert all(spans.kept_lines(index, source, span) for span in spans.spans(index, source))
+
+
 def report(name: str, cost: Cost, nsnapshots: int) -> None:
     """Print what a command took."""
     each = cost.seconds / nsnapshots
     print(f"{name}: {cost.seconds:.2f} s ({each:.2f} s a snapshot), {cost.processor:.2f} s CPU", flush=True)
+
+
+def print_index(bench: Bench, name: str, nfiles: int) -> None:
+    """Print how large the index is."""
+    nbytes = bench.index_nbytes()
+    print(f"{name}: {nbytes / _MIB:.1f} MiB, {nbytes / nfiles:.0f} bytes a file", flush=True)
 
 
 def measure(bench: Bench, tree: Tree, nmanifests: int) -> None:
@@ -133,8 +157,9 @@ def measure(bench: Bench, tree: Tree, nmanifests: int) -> None:
             tree.change()
         cost = bench.run("index", "rebuild")
         report("index rebuild", cost, nmanifests)
-        nbytes = bench.index_nbytes()
-        print(f"index: {nbytes / _MIB:.1f} MiB, {nbytes / len(tree.lines):.0f} bytes a file")
+        print_index(bench, "index", len(tree.lines))
+        keep_lines(bench)
+        print_index(bench, "index with the lines that a backup keeps", len(tree.lines))
         put(repository, nmanifests, tree.lines)
         report("index sync of one further snapshot", bench.run("index", "sync"), 1)
         report("index sync of nothing new", bench.run("index", "sync"), 1)
