@@ -57,13 +57,17 @@ class Outcome:
     """What came of one source.
 
     `published` is `None` when nothing had changed, or when `error` says why the source was not backed up at all.
-    `counts` counts paths by status; `nfiles` and `nbytes` are what the snapshot holds, `nbytes_sent` what was stored.
+    `counts` counts paths by status, `files` the files among them; `nfiles` and `nbytes` are what the snapshot holds,
+    `nbytes_sent` what was stored. `started` is when the scan began, and `seconds` how long it all took.
     """
 
     label: str
     published: ManifestKey | None = None
     error: S3buError | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    files: Counter[str] = field(default_factory=Counter)
+    started: datetime | None = None
+    seconds: float = 0
     nfiles: int = 0
     nbytes: int = 0
     nbytes_sent: int = 0
@@ -167,11 +171,13 @@ class _Run:
 
 
 def _back_up(shared: _Run, source: Source) -> Outcome:
-    outcome = Outcome(source.label)
+    outcome = Outcome(source.label, started=datetime.now(UTC))
+    began = time.monotonic()
     try:
         _Backup(shared, source, outcome).run()
     except (SourceMissingError, JobError, DeletionsRefusedError) as error:
         outcome.error = error
+    outcome.seconds = time.monotonic() - began
     return outcome
 
 
@@ -322,13 +328,16 @@ class _Backup:
         return datetime.fromtimestamp(self._scanned_ns // 1_000_000_000, UTC)
 
     def _report(self, draft: Draft) -> None:
-        counts = draft.counts()
-        counts.pop(FAILED, None)
-        self._outcome.counts = Counter(counts)
+        self._outcome.counts, self._outcome.files = Counter(draft.counts()), Counter(draft.file_counts())
+        for counts in (self._outcome.counts, self._outcome.files):
+            counts.pop(FAILED, None)
         self._outcome.nfiles, self._outcome.nbytes = draft.totals()
         for failure in draft.failures():
             self._outcome.failures.append(failure)
             self._shared.progress.failure(failure)
+        if self._shared.progress.wants_changes:
+            for change in draft.changes():
+                self._shared.progress.change(change)
 
     def _publish(self, draft: Draft) -> None:
         shared = self._shared

@@ -7,13 +7,15 @@ scan saw, by what came of reading it, to what the snapshot says of it.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED, Difference, carried, is_same
 from s3bu.index import AT, Index, IndexedSnapshot
 from s3bu.manifest import FILE, Entry, Seen, is_representable, sort_key
-from s3bu.progress import Failure, Progress
+from s3bu.progress import Change, Failure, Progress
 from s3bu.spans import Unmodified
+
+T = TypeVar("T")
 
 FAILED = "failed"
 """The status of a path of which the snapshot can only say that it failed."""
@@ -252,6 +254,23 @@ class Draft:
         found = {_STATUSES[status]: number for status, number in rows}
         return found | {UNMODIFIED: found.get(UNMODIFIED, 0) + self.tally.unmodified}
 
+    def file_counts(self) -> dict[str, int]:
+        """Return the same of files alone; a removed path is what the newest snapshot of the index has it as."""
+        before = "(SELECT kind FROM version v WHERE v.source = ? AND v.sort_key = d.sort_key AND v.last IS NULL)"
+        kind = f"CASE WHEN d.kind IS NULL THEN {before} ELSE d.kind END"
+        rows = self._index.connection.execute(
+            f"SELECT status, count(*) FROM draft d WHERE {kind} = 0 GROUP BY status", (self._source,)
+        )
+        found = {_STATUSES[status]: number for status, number in rows}
+        return found | {UNMODIFIED: found.get(UNMODIFIED, 0) + self.tally.nfiles}
+
+    def changes(self) -> Iterator[Change]:
+        """Yield the paths that are not as the newest snapshot has them, and what became of each."""
+        for one in self._settled_all():
+            entry = one.entry or one.previous
+            if entry is not None and one.status in (NEW, CHANGED, REMOVED, CARRIED):
+                yield Change(one.status, one.path, entry.kind, entry.nbytes)
+
     def totals(self) -> tuple[int, int]:
         """Return number and bytes of the files that the snapshot holds."""
         statement = f"SELECT count(*), total(nbytes) FROM draft WHERE kind = 0 AND {_PRESENT}"
@@ -310,8 +329,8 @@ class Draft:
     # --- the snapshot whole, and what it changes in the index
 
     def over(
-        self, current: Iterable[tuple[bytes, bytes]], *, after: bytes, until: bytes | None = None
-    ) -> Iterator[tuple[bytes, bytes | Settled]]:
+        self, current: Iterable[tuple[bytes, T]], *, after: bytes, until: bytes | None = None
+    ) -> Iterator[tuple[bytes, T | Settled]]:
         """Yield by sort key what the snapshot says between two keys: the draft's paths, and the current others.
 
         `current` is something by sort key for each newest entry between these keys, in order.

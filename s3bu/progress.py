@@ -15,8 +15,23 @@ class Failure:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path, and what became of it (`new`, `changed`, `removed`, `restored` …); `kind` is its entry's."""
+
+    action: str
+    path: bytes
+    kind: str
+    nbytes: int
+
+
 class Progress(Protocol):
-    """What an operation reports while it runs; only `advance` may be called from any thread."""
+    """What an operation reports while it runs; only `advance` may be called from any thread.
+
+    `wants_changes` says whether to tell each path and what became of it: there may be millions.
+    """
+
+    wants_changes: bool
 
     def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None, noun: str = "file") -> None:
         """Begin a new phase (`scanning`, `storing` …), with its totals where they are known.
@@ -26,6 +41,9 @@ class Progress(Protocol):
 
     def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
         """So many files and bytes more are done."""
+
+    def change(self, change: Change) -> None:
+        """Something became of a path; only called where that is wanted."""
 
     def failure(self, failure: Failure) -> None:
         """One path failed; the run goes on."""
@@ -40,10 +58,15 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that says nothing."""
 
+    wants_changes = False
+
     def phase(self, name: str, *, files: int | None = None, nbytes: int | None = None, noun: str = "file") -> None:
         """Say nothing."""
 
     def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
+        """Say nothing."""
+
+    def change(self, change: Change) -> None:
         """Say nothing."""
 
     def failure(self, failure: Failure) -> None:

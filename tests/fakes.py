@@ -34,7 +34,7 @@ from s3bu.job import Job, Source
 from s3bu.keyring import Keyring, new_secret, write_identities, write_secrets
 from s3bu.lines import Stretch
 from s3bu.manifest import FILE, Entry, FailedPath, Header, ManifestWriter, format_entry, format_failed, sort_key
-from s3bu.progress import Failure, Silent
+from s3bu.progress import Change, Failure, Silent
 from s3bu.remembered import Remembered
 from s3bu.repository import Repository, Snapshot, layout
 from s3bu.repository.layout import ManifestKey
@@ -73,6 +73,8 @@ class Listener:
     """A `Progress` that keeps what it was told; `on_phase` is called with the name of each phase that begins."""
 
     on_phase: Callable[[str], object] = lambda name: None
+    wants_changes: bool = False
+    changes: list[Change] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
@@ -86,6 +88,9 @@ class Listener:
     def advance(self, *, files: int = 0, nbytes: int = 0) -> None:
         self.nfiles += files
         self.nbytes += nbytes
+
+    def change(self, change: Change) -> None:
+        self.changes.append(change)
 
     def failure(self, failure: Failure) -> None:
         self.failures.append(failure)

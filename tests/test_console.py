@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3bu.console import Console, counted, format_nbytes, print_error, print_table, shown, shown_line
+from s3bu.console import Row, Style, Table, make_console
+from s3bu.console.person import PersonConsole
+from s3bu.console.text import columns_of, counted, format_nbytes, format_table, shown, shown_line
 from s3bu.errors import JobError, S3buError
-from s3bu.progress import Failure
+from s3bu.progress import Change, Failure
 
 EVIL = "a\x1b]0;title\x07\r\n\u202eb\x9b31m\udcff"
 CHARACTERS = st.characters() | st.integers(0xD800, 0xDFFF).map(chr)
@@ -92,7 +94,7 @@ def test_a_number_comes_with_its_noun(number: int, noun: str, text: str) -> None
 
 def test_an_error_comes_with_its_problems_and_hint_each_on_one_line() -> None:
     stream = io.StringIO()
-    print_error(JobError("bad\njob", ["line 1", "li\x1bne 2"], hint="mend\rit"), stream)
+    PersonConsole(stream=stream).end(JobError("bad\njob", ["line 1", "li\x1bne 2"], hint="mend\rit"), 2)
     assert stream.getvalue().splitlines() == [
         "s3bu: error: bad\\x0ajob",
         "s3bu: error: line 1",
@@ -103,22 +105,23 @@ def test_an_error_comes_with_its_problems_and_hint_each_on_one_line() -> None:
 
 def test_an_error_without_a_hint_is_one_line() -> None:
     stream = io.StringIO()
-    print_error(S3buError("no"), stream)
+    PersonConsole(stream=stream).end(S3buError("no"), 1)
     assert stream.getvalue() == "s3bu: error: no\n"
 
 
 def test_a_table_is_as_wide_as_it_must_be(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(("name", "files"), [("a", "1"), ("longer", "1,000")], right=frozenset({1}))
+    rows = [Row({}, ("a", "1")), Row({}, ("longer", "1,000"))]
+    PersonConsole().table(Table("row", ("name", "files"), rows, right=frozenset({1})))
     assert capsys.readouterr().out == "name    files\na           1\nlonger  1,000\n"
 
 
 def test_a_table_without_rows_is_its_titles(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(("name", "files"), [])
+    PersonConsole().table(Table("row", ("name", "files"), []))
     assert capsys.readouterr().out == "name  files\n"
 
 
 def run_phases(stream: TextIO) -> None:
-    with Console(stream) as console:
+    with PersonConsole(stream=stream) as console:
         console.phase("listing")
         console.advance(files=5)
         console.phase("storing", files=2, nbytes=2048)
@@ -159,15 +162,18 @@ def test_on_a_terminal_the_bars_are_gone_in_the_end() -> None:
 
 def test_after_a_hundred_failures_the_rest_is_only_counted() -> None:
     stream = io.StringIO()
-    console = Console(stream)
+    console = PersonConsole(stream=stream)
     for number in range(150):
         console.failure(Failure(b"%d" % number, "no"))
     lines = stream.getvalue().splitlines()
-    assert (lines[99], lines[100:]) == ("s3bu: error: 99: no", ["s3bu: error: further failures are counted, not named"])
+    assert (lines[99], lines[100:]) == (
+        "s3bu: error: 99: no",
+        ["s3bu: error: further failures are counted, not named; -v names them all"],
+    )
 
 
 def test_a_console_may_be_finished_twice() -> None:
-    console = Console(Terminal())
+    console = PersonConsole(stream=Terminal())
     console.phase("storing", files=1)
     console.finish()
     console.finish()
@@ -176,3 +182,67 @@ def test_a_console_may_be_finished_twice() -> None:
 def test_facts_are_not_mixed_with_progress(capsys: pytest.CaptureFixture[str]) -> None:
     run_phases(sys.stderr)
     assert capsys.readouterr().out == ""
+
+
+# --- quiet, verbose, tables
+
+
+def test_quiet_leaves_errors_warnings_and_what_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with make_console(Style(is_quiet=True)) as console:
+        console.phase("storing", files=1)
+        console.note("noted")
+        console.summary({}, "came of it")
+        console.tell("node", {}, "asked for")
+        console.warning("warned")
+        console.failure(Failure(b"path", "no"))
+        console.error(S3buError("source gone"), during="home/docs")
+    said = capsys.readouterr()
+    assert said.out == "asked for\n"
+    assert said.err.splitlines() == ["s3bu: warning: warned", "s3bu: error: path: no", "s3bu: error: source gone"]
+
+
+def test_without_progress_the_summary_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    with make_console(Style(has_progress=False)) as console:
+        console.phase("storing", files=1)
+        console.note("noted")
+        console.summary({}, "came of it")
+    assert tuple(capsys.readouterr()) == ("came of it\n", "noted\n")
+
+
+def test_verbose_names_paths_and_every_failure() -> None:
+    stream = io.StringIO()
+    console = PersonConsole(Style(is_verbose=True), stream)
+    console.change(Change("new", b"a\x1b", "file", 3))
+    for number in range(150):
+        console.failure(Failure(b"%d" % number, "no"))
+    lines = stream.getvalue().splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("new        a\\x1b", "s3bu: error: 149: no", 151)
+
+
+WIDE_ROWS = [("a", "1", "manifests/a-long-key"), ("\u4e2d\u6587", "1,000", "manifests/another-key")]
+
+
+def test_a_table_too_wide_for_the_terminal_has_its_keys_on_lines_of_their_own() -> None:
+    lines = list(format_table(("name", "files", "key"), WIDE_ROWS, right=frozenset({1}), width=30))
+    assert lines == [
+        "name  files",
+        "    key",
+        "a         1",
+        "    manifests/a-long-key",
+        "\u4e2d\u6587  1,000",
+        "    manifests/another-key",
+    ]
+
+
+def test_a_table_that_fits_is_not_folded() -> None:
+    lines = list(format_table(("name", "files", "key"), WIDE_ROWS, right=frozenset({1}), width=34))
+    assert lines == [
+        "name  files  key",
+        "a         1  manifests/a-long-key",
+        "\u4e2d\u6587  1,000  manifests/another-key",
+    ]
+
+
+@pytest.mark.parametrize(("text", "columns"), [("abc", 3), ("\u4e2d", 2), ("e\u0301", 1), ("", 0)])
+def test_letters_take_the_columns_that_a_terminal_gives_them(text: str, columns: int) -> None:
+    assert columns_of(text) == columns

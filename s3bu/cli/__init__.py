@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from types import FrameType
 
 from cyclopts import App, CycloptsError
@@ -18,7 +19,7 @@ from s3bu.cli.job import job
 from s3bu.cli.keys import init, keys
 from s3bu.cli.restore import download, restore
 from s3bu.cli.snapshots import ls, snapshots
-from s3bu.console import print_error
+from s3bu.console import Style, make_console
 from s3bu.errors import S3buError, UsageError
 
 app = App(
@@ -58,25 +59,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal's encoding lacks
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return _run(given)
     except S3buError as error:
-        print_error(error)
-        return error.exit_code
+        return _end(given, error, error.exit_code)
     except KeyboardInterrupt:
-        print("s3bu: error: interrupted", file=sys.stderr)
-        print("s3bu: hint: what was done is kept: run the same command again, a restore with -f", file=sys.stderr)
-        return _INTERRUPTED
+        hint = "what was done is kept: run the same command again, a restore with -f"
+        return _end(given, S3buError("interrupted", hint=hint), _INTERRUPTED)
     except _Terminated:
-        print("s3bu: error: terminated", file=sys.stderr)
-        return _TERMINATED
+        return _end(given, S3buError("terminated"), _TERMINATED)
     except BrokenPipeError:
         _silence_stdout()
         return _NO_READER
     except OSError as error:
         _silence_stdout()
-        print_error(S3buError(f"cannot write the output: {(error.strerror or str(error)).lower()}"))
-        return S3buError.exit_code
+        why = (error.strerror or str(error)).lower()
+        return _end(given, S3buError(f"cannot write the output: {why}"), S3buError.exit_code)
+
+
+def _end(arguments: Sequence[str], error: S3buError, code: int) -> int:
+    """Say why the command ended, as the user wants to be told, also where the command line makes no sense."""
+    wants_json = "--json" in takewhile("--".__ne__, arguments)
+    make_console(Style(is_json=wants_json)).end(error, code)
+    return code
 
 
 def _run(arguments: Sequence[str]) -> int:

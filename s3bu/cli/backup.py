@@ -2,12 +2,14 @@
 
 import os
 import platform
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_local_index, open_repository
-from s3bu.console import Console, counted, format_nbytes, print_error, shown_line
+from s3bu.console import Console
+from s3bu.console.text import counted, format_nbytes, shown_line
 from s3bu.errors import UsageError
 from s3bu.job import is_job_file
 
@@ -73,11 +75,11 @@ def backup(
         excluded=excluded_directories(repository),
         is_full=full_scan,
     )
-    with open_repository(repository, common) as opened, Console() as console:
+    with open_repository(repository, common) as opened, common.console() as console:
         if is_job_file(job):
             _ = load_job(opened, job)  # before anything is made for a job that cannot be used
         if init:
-            run_init(opened, None)
+            run_init(opened, None, console)
         try:
             name, outcomes = _run(opened, job, label, options, console)
         except IndexDamagedError as error:
@@ -85,7 +87,7 @@ def backup(
             name, outcomes = _run(opened, job, label, options, console)
         console.finish()
         for outcome in outcomes:
-            _print_outcome(name, outcome)
+            _tell(console, name, outcome)
     return max((_exit_code(outcome) for outcome in outcomes), key=[0, 3, 2, 1].index)
 
 
@@ -124,25 +126,53 @@ def _exit_code(outcome: "Outcome") -> int:
     return 3 if outcome.error is not None or outcome.failures else 0
 
 
-def _print_outcome(job: str, outcome: "Outcome") -> None:
-    if outcome.error is not None:
-        print_error(outcome.error)
-        return
-    from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED  # noqa: PLC0415 - start-up counts
+_TOLD = ("new", "changed", "removed", "unmodified")
 
-    counts = ", ".join(f"{outcome.counts[one]:,} {one}" for one in (NEW, CHANGED, REMOVED, UNMODIFIED))
-    print(f"{job}/{outcome.label}: {counts}")
+
+def _tell(console: Console, job: str, outcome: "Outcome") -> None:
+    if outcome.error is not None:
+        console.error(outcome.error, during=f"{job}/{outcome.label}")
+    else:
+        console.summary(_facts(job, outcome), *_lines(job, outcome))
+
+
+def _facts(job: str, outcome: "Outcome") -> dict[str, object]:
+    from s3bu.compare import CARRIED  # noqa: PLC0415 - start-up counts
+
+    return {
+        "job": job,
+        "label": outcome.label,
+        "snapshot_id": str(outcome.published) if outcome.published else None,
+        **{f"files_{one}": outcome.files[one] for one in _TOLD},
+        **{f"others_{one}": outcome.counts[one] - outcome.files[one] for one in _TOLD},
+        "carried_forward": outcome.counts[CARRIED],
+        "failed": len(outcome.failures),
+        "not_backed_up": dict(outcome.left.special),
+        "total_files_processed": outcome.nfiles,
+        "total_bytes_processed": outcome.nbytes,
+        "data_added_packed": outcome.nbytes_sent,
+        "backup_start": outcome.started,
+        "total_duration": round(outcome.seconds, 3),
+    }
+
+
+def _lines(job: str, outcome: "Outcome") -> Iterator[str]:
+    from s3bu.compare import CARRIED  # noqa: PLC0415 - start-up counts
+
+    counts = ", ".join(f"{outcome.counts[one]:,} {one}" for one in _TOLD)
+    yield f"{job}/{outcome.label}: {counts}"
     if outcome.counts[CARRIED]:
-        print(f"  {counted(outcome.counts[CARRIED], 'path')} carried forward, as they could not be read")
+        yield f"  {counted(outcome.counts[CARRIED], 'path')} carried forward, as they could not be read"
     left = [counted(number, kind) for kind, number in sorted(outcome.left.special.items())]
     if left:
-        print(f"  not backed up: {', '.join(left)}")
+        yield f"  not backed up: {', '.join(left)}"
     for path in outcome.left.excluded:
-        print(f"  not backed up: the repository itself, at {shown_line(repr(path)[2:-1])}")
+        yield f"  not backed up: the repository itself, at {shown_line(repr(path)[2:-1])}"
     if outcome.failures:
-        print(f"  incomplete: {counted(len(outcome.failures), 'path')} failed")
+        yield f"  incomplete: {counted(len(outcome.failures), 'path')} failed"
     size = f"{counted(outcome.nfiles, 'file')}, {format_nbytes(outcome.nbytes)}"
     if outcome.published is None:
-        print(f"  no change since the last snapshot ({size})")
+        yield f"  no change since the last snapshot ({size})"
     else:
-        print(f"  snapshot of {size}; {format_nbytes(outcome.nbytes_sent)} sent\n  {outcome.published}")
+        yield f"  snapshot of {size}; {format_nbytes(outcome.nbytes_sent)} sent"
+        yield f"  {outcome.published}"

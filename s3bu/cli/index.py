@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
-from s3bu.console import Console, counted, format_nbytes, print_table, shown
+from s3bu.console import Console, Row, Table
+from s3bu.console.text import counted, format_nbytes, shown
 from s3bu.moment import format_local
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """
     from s3bu.sync import sync as run  # noqa: PLC0415 - start-up counts
 
-    with Console() as console, _open(repository, common, console) as (opened, local):
+    with common.console() as console, _open(repository, common, console) as (opened, local):
         outcome = run(opened, local, console)
         console.finish()
-        return _report(outcome, local)
+        return _report(outcome, local, console)
 
 
 @index.command
@@ -65,20 +66,28 @@ def rebuild(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """
     from s3bu.sync import sync as run  # noqa: PLC0415 - start-up counts
 
-    with Console() as console, _open(repository, common, console) as (opened, local):
+    with common.console() as console, _open(repository, common, console) as (opened, local):
         local.clear()
         outcome = run(opened, local, console)
         console.finish()
-        return _report(outcome, local)
+        return _report(outcome, local, console)
 
 
-def _report(outcome: "Outcome", local: "Index") -> int:
+def _report(outcome: "Outcome", local: "Index", console: Console) -> int:
     total = sum(snapshot.error is None for snapshot in local.snapshots())
-    print(f"{counted(len(outcome.taken), 'snapshot')} taken in, {total:,} in the index")
     lost = ((outcome.vanished, "gone from the repository"), (outcome.altered, "altered in the repository"))
+    lines = [f"{counted(len(outcome.taken), 'snapshot')} taken in, {total:,} in the index"]
     for keys, what in (*lost, (list(outcome.failed), "could not be opened")):
         if keys:
-            print(f"  {counted(len(keys), 'snapshot')} {what}")
+            lines.append(f"  {counted(len(keys), 'snapshot')} {what}")
+    facts = {
+        "taken_in": [str(key) for key in outcome.taken],
+        "vanished": [str(key) for key in outcome.vanished],
+        "altered": [str(key) for key in outcome.altered],
+        "unopened": [str(key) for key in outcome.failed],
+        "total_snapshots": total,
+    }
+    console.summary(facts, *lines)
     return 3 if outcome.failed or outcome.altered else 0
 
 
@@ -93,8 +102,9 @@ def path(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     from s3bu.index import index_path  # noqa: PLC0415 - start-up counts
     from s3bu.keyring import default_home  # noqa: PLC0415
 
-    with open_repository(repository, common) as opened:
-        print(index_path(default_home(os.environ), opened.storage.identity))
+    with open_repository(repository, common) as opened, common.console() as console:
+        found = index_path(default_home(os.environ), opened.storage.identity)
+        console.tell("index", {"path": os.fsencode(found)}, str(found))
     return 0
 
 
@@ -106,16 +116,15 @@ def status(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
 
       s3bu index status my-bucket
     """
-    with Console() as console, _open(repository, common, console) as (_, local):
+    with common.console() as console, _open(repository, common, console) as (_, local):
         assert local.path is not None
-        print(f"{local.path}: {format_nbytes(_size(local))}")
+        facts = {"path": os.fsencode(local.path), "size": _size(local)}
         rows = [_row(local, *source) for source in _sources(local.connection)]
+        advice = () if rows else ("no snapshots; `s3bu index sync` takes them in",)
+        console.tell("index", facts, f"{shown(str(local.path))}: {format_nbytes(_size(local))}", *advice)
+        titles = ("job", "label", "snapshots", "unopened", "versions", "newest")
         if rows:
-            print_table(
-                ("job", "label", "snapshots", "unopened", "versions", "newest"), rows, right=frozenset({2, 3, 4})
-            )
-        else:
-            print("no snapshots; `s3bu index sync` takes them in")
+            console.table(Table("source", titles, rows, right=frozenset({2, 3, 4})))
     return 0
 
 
@@ -127,10 +136,19 @@ def _sources(connection: sqlite3.Connection) -> list[tuple[int, str, str]]:
     return connection.execute("SELECT id, job, label FROM source ORDER BY job, label").fetchall()
 
 
-def _row(local: "Index", source: int, job: str, label: str) -> tuple[str, ...]:
+def _row(local: "Index", source: int, job: str, label: str) -> Row:
     snapshots = local.snapshots(source)
     taken = [snapshot for snapshot in snapshots if snapshot.error is None]
     newest = format_local(taken[-1].created) if taken else "none"
     versions = local.connection.execute("SELECT count(*) FROM version WHERE source = ?", (source,)).fetchone()[0]
     unopened = len(snapshots) - len(taken)
-    return (shown(job), shown(label), f"{len(taken):,}", f"{unopened:,}", f"{versions:,}", newest)
+    facts = {
+        "job": job,
+        "label": label,
+        "snapshots": len(taken),
+        "unopened": unopened,
+        "versions": versions,
+        "newest": taken[-1].created if taken else None,
+        "snapshot_id": taken[-1].key if taken else None,
+    }
+    return Row(facts, (shown(job), shown(label), f"{len(taken):,}", f"{unopened:,}", f"{versions:,}", newest))

@@ -5,13 +5,15 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository, read_stored_job
-from s3bu.console import counted, print_error, print_table, shown
+from s3bu.cli.opening import NOTHING_COMMON, NOTHING_TOLD, Common, Telling, open_repository, read_stored_job
+from s3bu.console import Console, Row, Table
+from s3bu.console.text import counted, shown, shown_line
 from s3bu.errors import JobError, S3buError, UsageError
 from s3bu.job import check_job_name, load_job_file, parse_job
 
@@ -24,7 +26,7 @@ _TEMPLATE = b"""sources:
 
 
 @job.command
-def check(file: Path, /) -> int:
+def check(file: Path, /, *, telling: Telling = NOTHING_TOLD) -> int:
     """Check a job file, and name all that is wrong with it.
 
     Examples:
@@ -37,17 +39,16 @@ def check(file: Path, /) -> int:
         a job file
     """
     name, text = load_job_file(file)
-    try:
-        check_job_name(name)
-        loaded = parse_job(text, name=name, origin=str(file), strict=True, directory=file.absolute().parent)
-    except JobError as error:
-        print("\n".join(shown(problem) for problem in error.problems))
-        print_error(JobError(error.message, hint=error.hint))
-        return error.exit_code
-    for source in loaded.sources:
-        if not os.path.isdir(source.path):
-            print(f"s3bu: warning: {shown(source.path)}: no such directory on this machine", file=sys.stderr)
-    print(f"{file}: a good job with {counted(len(loaded.sources), 'source')}")
+    check_job_name(name)
+    loaded = parse_job(text, name=name, origin=str(file), strict=True, directory=file.absolute().parent)
+    with telling.console() as console:
+        for source in loaded.sources:
+            if not os.path.isdir(source.path):
+                console.warning(f"{os.fsdecode(source.path)}: no such directory on this machine")
+        labels = [source.label for source in loaded.sources]
+        console.summary(
+            {"job": name, "labels": labels}, f"{shown(str(file))}: a good job with {counted(len(labels), 'source')}"
+        )
     return 0
 
 
@@ -69,11 +70,14 @@ def upload(repository: str, name: str, file: Path, /, *, common: Common = NOTHIN
     check_job_name(name)
     _, text = load_job_file(file)
     parse_job(text, name=name, origin=str(file), strict=True, directory=None)
-    with open_repository(repository, common) as opened:
+    with open_repository(repository, common) as opened, common.console() as console:
         _ = opened.recipients()  # says so when this is no repository
-        version = opened.add_job(name, text)
-    print(f"job {name}, version {version}")
+        _tell_version(console, name, opened.add_job(name, text))
     return 0
+
+
+def _tell_version(console: Console, name: str, version: int) -> None:
+    console.summary({"job": name, "version": version}, f"job {name}, version {version}")
 
 
 @job.command
@@ -111,7 +115,9 @@ def download(
         raise UsageError(f"{path}: is there already", hint="choose another name with -o") from error
     except OSError as error:
         raise S3buError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
-    print(f"{path}: job {name}, version {stored.version}")
+    with common.console() as console:
+        facts = {"job": name, "version": stored.version, "path": os.fsencode(path)}
+        console.summary(facts, f"{shown(os.fsencode(path))}: job {name}, version {stored.version}")
     return 0
 
 
@@ -132,8 +138,11 @@ def show(repository: str, name: str, /, *, version: int | None = None, common: C
     """
     with open_repository(repository, common) as opened:
         stored = read_stored_job(opened, name, version)
-    for line in stored.text.decode("utf-8", "surrogateescape").splitlines():
-        print(shown(line.replace("\t", "    ")).replace("\\\\", "\\"))
+    text = stored.text.decode("utf-8", "surrogateescape")
+    facts = {"job": name, "version": stored.version, "is_encrypted": stored.is_encrypted, "text": text}
+    lines = (shown_line(line.replace("\t", "    ")) for line in text.splitlines())
+    with common.console() as console:
+        console.tell("job", facts, *lines)
     return 0
 
 
@@ -148,9 +157,15 @@ def list_jobs(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     with open_repository(repository, common) as opened:
         _ = opened.recipients()  # says so when this is no repository
         jobs = opened.jobs()
-    rows = [(shown(name), str(versions[-1]), str(len(versions))) for name, versions in sorted(jobs.items())]
-    print_table(("job", "newest", "versions"), rows, right=frozenset({1, 2}))
+    rows = [_row(name, versions) for name, versions in sorted(jobs.items())]
+    with common.console() as console:
+        console.table(Table("job_versions", ("job", "newest", "versions"), rows, right=frozenset({1, 2})))
     return 0
+
+
+def _row(name: str, versions: Sequence[int]) -> Row:
+    facts = {"job": name, "newest": versions[-1], "versions": list(versions)}
+    return Row(facts, (shown(name), str(versions[-1]), str(len(versions))))
 
 
 @job.command
@@ -167,19 +182,18 @@ def edit(repository: str, name: str, /, *, common: Common = NOTHING_COMMON) -> i
         the job's name
     """
     check_job_name(name)
-    with open_repository(repository, common) as opened:
+    with open_repository(repository, common) as opened, common.console() as console:
         _ = opened.recipients()  # says so when this is no repository
         before = read_stored_job(opened, name).text if opened.job_versions(name) else _TEMPLATE
-        text = _edited(name, before)
+        text = _edited(name, before, console)
         if text == before:
-            print(f"job {name}: not changed, nothing stored")
-            return 0
-        version = opened.add_job(name, text)
-    print(f"job {name}, version {version}")
+            console.summary({"job": name, "version": None}, f"job {name}: not changed, nothing stored")
+        else:
+            _tell_version(console, name, opened.add_job(name, text))
     return 0
 
 
-def _edited(name: str, text: bytes) -> bytes:
+def _edited(name: str, text: bytes, console: Console) -> bytes:
     """Have the user edit the text until it is a good job, in a directory that only the user can look into."""
     with tempfile.TemporaryDirectory(prefix="s3bu-") as directory:
         path = Path(directory, f"{name}.yml")
@@ -190,7 +204,7 @@ def _edited(name: str, text: bytes) -> bytes:
             try:
                 parse_job(edited, name=name, origin=path.name, strict=True, directory=None)
             except JobError as error:
-                print_error(error)
+                console.error(error, during="edit")
                 if not _wants_again():
                     raise UsageError(f"job {name}: given up, nothing was stored") from error
             else:

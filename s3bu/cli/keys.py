@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
+from s3bu.console import Console
+from s3bu.console.text import shown
 from s3bu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,26 +41,29 @@ def init(
     recipients_file
         age recipients that can read the backups, instead of a new identity's
     """
-    with open_repository(repository, common) as opened:
-        run_init(opened, recipients_file)
+    with open_repository(repository, common) as opened, common.console() as console:
+        run_init(opened, recipients_file, console)
     return 0
 
 
-def run_init(repository: "Repository", recipients_file: Path | None) -> None:
+def run_init(repository: "Repository", recipients_file: Path | None, console: Console) -> None:
     """Run `init` and say what it made and what must be kept safe."""
     from s3bu.init import init as run  # noqa: PLC0415 - start-up counts
 
     text = _read_text(recipients_file) if recipients_file else None
     outcome = run(repository, text, origin=str(recipients_file))
-    for line in outcome.made:
-        print(line)
-    if not outcome.made:
-        print(f"{repository.storage.url}: nothing to make, all is there")
+    paths = (repository.keyring.secrets_path, repository.keyring.identities_path)
+    kept = [str(path) for path in paths if path.exists()]
+    url = repository.storage.url
+    facts = {"repository": url, "made": outcome.made, "keep_safe": kept, "recipients": outcome.recipients.fingerprint}
     if outcome.made:
-        paths = (repository.keyring.secrets_path, repository.keyring.identities_path)
-        files = " and ".join(str(path) for path in paths if path.exists())
-        print(f"\nKEEP SAFE, away from this machine: {files}")
-        print("without these keys nothing can be restored, and nobody can make them again\n")
+        advice = (
+            f"\nKEEP SAFE, away from this machine: {shown(' and '.join(kept))}",
+            "without these keys nothing can be restored, and nobody can make them again\n",
+        )
+        console.tell("initialized", facts, *map(shown, outcome.made), *advice)
+    else:
+        console.tell("initialized", facts, f"{shown(url)}: nothing to make, all is there")
 
 
 def _read_text(path: Path) -> str:
@@ -77,17 +82,23 @@ def list_keys(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
 
       s3bu keys list my-bucket
     """
-    with open_repository(repository, common) as opened:
-        recipients = opened.recipients()
-        accepted = opened.remembered.facts.recipients
-        state = {None: "not accepted on this machine yet", recipients.fingerprint: "accepted on this machine"}
-        print(f"recipients {recipients.fingerprint}: {state.get(accepted, f'CHANGED, accepted are {accepted}')}")
+    with open_repository(repository, common) as opened, common.console() as console:
+        recipients, accepted = opened.recipients(), opened.remembered.facts.recipients
         own = {identity.recipient for identity in opened.keyring.identities} if _has_identities(opened) else set()
+        secrets = [secret.id for secret in opened.keyring.secrets]
+        state = {None: "not accepted on this machine yet", recipients.fingerprint: "accepted on this machine"}
+        lines = [f"recipients {recipients.fingerprint}: {state.get(accepted, f'CHANGED, accepted are {accepted}')}"]
         for recipient in recipients.recipients:
-            print(f"  {recipient.text}{'  (an identity of this machine)' if recipient.text in own else ''}")
-        print("passphrases, the last one encrypts:")
-        for secret in opened.keyring.secrets:
-            print(f"  {secret.id}")
+            is_own = recipient.text in own
+            lines.append(f"  {recipient.text}{'  (an identity of this machine)' if is_own else ''}")
+        lines += ["passphrases, the last one encrypts:", *(f"  {shown(one)}" for one in secrets)]
+        facts = {
+            "fingerprint": recipients.fingerprint,
+            "accepted_fingerprint": accepted,
+            "recipients": [{"recipient": one.text, "is_own": one.text in own} for one in recipients.recipients],
+            "passphrase_ids": secrets,
+        }
+        console.tell("keys", facts, *lines)
     return 0
 
 
@@ -114,7 +125,7 @@ def accept(repository: str, fingerprint: str | None = None, /, *, common: Common
     """
     from s3bu.keys import accept as run  # noqa: PLC0415 - start-up counts
 
-    with open_repository(repository, common) as opened:
+    with open_repository(repository, common) as opened, common.console() as console:
         recipients = run(opened, fingerprint)
-        print(f"accepted {recipients.fingerprint}")
+        console.summary({"fingerprint": recipients.fingerprint}, f"accepted {recipients.fingerprint}")
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
+from s3bu.console import Console, Style, make_console
 from s3bu.errors import CredentialsError, JobNotFoundError, RepositoryNotFoundError, S3buError
 from s3bu.job import Job, check_job_name, is_job_file, load_job_file, parse_job
 
@@ -22,9 +23,31 @@ _SHARED = Group("Common options", sort_key=100)
 
 
 @Parameter(name="*", group=_SHARED)
-@dataclass(frozen=True, slots=True)
-class Common:
-    """Where the repository is reached, and where the keys lie."""
+@dataclass(frozen=True)
+class Telling:
+    """How the user wants to be told."""
+
+    json: Annotated[bool, Parameter(negative="", help="print JSON lines, for programs")] = False
+    quiet: Annotated[
+        bool, Parameter(name=["--quiet", "-q"], negative="", help="print errors and what was asked for alone")
+    ] = False
+    verbose: Annotated[
+        bool, Parameter(name=["--verbose", "-v"], negative="", help="name each path and what becomes of it")
+    ] = False
+    no_progress: Annotated[bool, Parameter(negative="", help="print no progress")] = False
+
+    def console(self) -> Console:
+        """Return the console that prints it so."""
+        return make_console(Style(self.json, self.quiet, self.verbose, has_progress=not self.no_progress))
+
+
+NOTHING_TOLD = Telling()
+
+
+@Parameter(name="*", group=_SHARED)
+@dataclass(frozen=True)
+class Common(Telling):
+    """Where the repository is reached, where the keys lie, and how the user wants to be told."""
 
     profile: Annotated[str | None, Parameter(name=["--profile", "-p"], help="AWS profile to use")] = None
     endpoint_url: Annotated[str | None, Parameter(help="S3 endpoint, for stores other than AWS")] = None

@@ -1,6 +1,7 @@
 """`s3bu restore` and `s3bu download`."""
 
 import os
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
-from s3bu.console import Console, counted, format_nbytes, shown
+from s3bu.console import Console
+from s3bu.console.text import counted, format_nbytes, shown
 from s3bu.errors import UsageError
 from s3bu.pattern import compile_regex
 
@@ -67,7 +69,7 @@ def restore(
     from s3bu.restore.target import Target  # noqa: PLC0415
 
     searched = compile_regex(pattern) if pattern is not None else None
-    with open_repository(repository, common) as opened, Console() as console:
+    with open_repository(repository, common) as opened, common.console() as console:
         console.phase("reading the snapshot")
         key = find_snapshot(opened, what, now=datetime.now().astimezone(), allow_plain=allow_plain)
         snapshot = opened.read_snapshot(key, allow_plain=allow_plain)
@@ -78,7 +80,7 @@ def restore(
             raise UsageError(f"nothing in {key} matches '{pattern}'", hint="`s3bu ls` shows what it holds")
         console.note(f"restoring {key}")
         if check:
-            return _check(opened, plan, console)
+            return _check(opened, str(key), plan, console)
         target = Target(
             os.fsencode(destination),
             is_filled_fine=force,
@@ -88,13 +90,11 @@ def restore(
         with target:
             outcome = run(opened, plan, target, console)
         console.finish()
-        _print_outcome(outcome)
-        if plan.special:
-            print(f"not made again: {counted(len(plan.special), 'special file')} (FIFOs, devices)")
+        console.summary(_facts(str(key), plan, outcome), *_lines(plan, outcome))
     return 3 if outcome.failures else 0
 
 
-def _check(repository: "Repository", plan: "Plan", console: Console) -> int:
+def _check(repository: "Repository", key: str, plan: "Plan", console: Console) -> int:
     from s3bu.restore import check  # noqa: PLC0415 - start-up counts
 
     console.phase("checking what is stored")
@@ -104,17 +104,44 @@ def _check(repository: "Repository", plan: "Plan", console: Console) -> int:
         console.failure(failure)
     size = f"{counted(len(plan.files), 'file')}, {format_nbytes(plan.nbytes)}"
     links = f"{counted(len(plan.links), 'link')}, {counted(len(plan.directories), 'directory')}"
-    print(f"would restore {size}, {links}; {counted(len(failures), 'path')} cannot come back")
+    line = f"would restore {size}, {links}; {counted(len(failures), 'path')} cannot come back"
+    console.summary({**_planned(key, plan), "failed": len(failures), "dry_run": True}, line)
     return 3 if failures else 0
 
 
-def _print_outcome(outcome: "Outcome") -> None:
-    print(f"restored {counted(outcome.nfiles, 'file')}, {format_nbytes(outcome.nbytes)}", end="")
-    print(f", {counted(outcome.nlinks, 'link')}, {counted(outcome.ndirectories, 'directory')}")
+def _planned(key: str, plan: "Plan") -> dict[str, object]:
+    return {
+        "snapshot_id": key,
+        "total_files": len(plan.files),
+        "total_bytes": plan.nbytes,
+        "total_dirs": len(plan.directories),
+        "total_links": len(plan.links),
+        "not_made": len(plan.special),
+    }
+
+
+def _facts(key: str, plan: "Plan", outcome: "Outcome") -> dict[str, object]:
+    return {
+        **_planned(key, plan),
+        "files_restored": outcome.nfiles,
+        "bytes_restored": outcome.nbytes,
+        "files_skipped": outcome.nright,
+        "dirs_restored": outcome.ndirectories,
+        "links_restored": outcome.nlinks,
+        "failed": len(outcome.failures),
+        "dry_run": False,
+    }
+
+
+def _lines(plan: "Plan", outcome: "Outcome") -> Iterator[str]:
+    files = f"restored {counted(outcome.nfiles, 'file')}, {format_nbytes(outcome.nbytes)}"
+    yield f"{files}, {counted(outcome.nlinks, 'link')}, {counted(outcome.ndirectories, 'directory')}"
     if outcome.nright:
-        print(f"{counted(outcome.nright, 'file')} were right already")
+        yield f"{counted(outcome.nright, 'file')} were right already"
     if outcome.failures:
-        print(f"incomplete: {counted(len(outcome.failures), 'path')} did not come back as they were")
+        yield f"incomplete: {counted(len(outcome.failures), 'path')} did not come back as they were"
+    if plan.special:
+        yield f"not made again: {counted(len(plan.special), 'special file')} (FIFOs, devices)"
 
 
 def download(
@@ -150,5 +177,7 @@ def download(
         Target(path, is_filled_fine=True, overwrites=overwrite, mode_mask=0o777) as target,
     ):
         name = run(opened, key, target)
-    print(shown(os.path.join(path, name)))
+    written = os.path.join(path, name)
+    with common.console() as console:
+        console.summary({"key": key, "path": written}, shown(written))
     return 0

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
-from s3bu.console import Console, counted, format_nbytes, print_table, shown
+from s3bu.console import Row, Table
+from s3bu.console.text import counted, format_nbytes, shown
 from s3bu.moment import format_local
 from s3bu.pattern import compile_pattern
 
@@ -48,24 +49,36 @@ def snapshots(
     """
     from s3bu.snapshots import summarise  # noqa: PLC0415 - start-up counts
 
-    with open_repository(repository, common) as opened, Console() as console:
+    with open_repository(repository, common) as opened, common.console() as console:
         lines = summarise(opened, job, label, console)
         console.finish()
         titles = ("time", "files", "size", "new", "changed", "removed", "failed", "host", "snapshot")
-        print_table(titles, [_row(line) for line in lines], right=frozenset(range(1, 7)))
+        console.table(Table("snapshot", titles, [_row(line) for line in lines], right=frozenset(range(1, 7))))
         broken = [line for line in lines if line.error is not None]
         for line in broken:
             console.warning(f"{line.key}: {line.error}")
     return 3 if broken else 0
 
 
-def _row(line: "Line") -> tuple[str, ...]:
+def _row(line: "Line") -> Row:
     when = format_local(line.created)
-    if line.error is not None:
-        return (when, *["?"] * 6, "", str(line.key))
     numbers = (line.new, line.changed, line.removed, line.failed)
+    facts = {
+        "id": str(line.key),
+        "job": line.key.job,
+        "label": line.key.label,
+        "time": line.created,
+        "hostname": line.host,
+        "total_files_processed": line.nfiles,
+        "total_bytes_processed": line.nbytes,
+        **dict(zip(("new", "changed", "removed", "failed"), numbers, strict=True)),
+    }
+    if line.error is not None:
+        facts = {name: facts[name] for name in ("id", "job", "label", "time")} | {"error": line.error}
+        return Row(facts, (when, *["?"] * 6, "", str(line.key)))
     counts = (f"{number:,}" for number in numbers)
-    return (when, f"{line.nfiles:,}", format_nbytes(line.nbytes), *counts, shown(line.host), shown(str(line.key)))
+    size = format_nbytes(line.nbytes)
+    return Row(facts, (when, f"{line.nfiles:,}", size, *counts, shown(line.host), shown(str(line.key))))
 
 
 def ls(
@@ -97,12 +110,12 @@ def ls(
     from s3bu.repository.naming import find_snapshot  # noqa: PLC0415 - start-up counts
 
     wanted = compile_pattern(pattern) if pattern is not None else None
-    with open_repository(repository, common) as opened, Console() as console:
+    with open_repository(repository, common) as opened, common.console() as console:
         key = find_snapshot(opened, snapshot, now=datetime.now().astimezone(), allow_plain=allow_plain)
         read = opened.read_snapshot(key, allow_plain=allow_plain)
         for entry in read.entries:
             if wanted is None or wanted.search(entry.path):
-                print(_line(entry))
+                console.tell("node", _node(entry), _line(entry))
         sys.stdout.flush()
         for failed in read.failed:
             if wanted is None or wanted.search(failed.path):
@@ -115,13 +128,36 @@ def ls(
     return 0
 
 
-def _line(entry: "Entry") -> str:
+def _node(entry: "Entry") -> dict[str, object]:
+    """Return the facts of an entry, with the names that restic gives them where they mean the same."""
+    seconds, nanos = divmod(entry.mtime_ns, 1_000_000_000)
+    facts: dict[str, object] = {
+        "path": entry.path,
+        "type": entry.kind,
+        "size": entry.nbytes,
+        "mode": entry.mode,
+        "permissions": _permissions(entry),
+        "mtime_seconds": seconds,
+        "mtime_nanos": nanos,
+        "hash": entry.hash or None,
+    }
+    if entry.kind != "file":
+        facts["target"] = entry.target
+    if entry.owner:
+        facts |= {"uid": entry.owner.uid, "gid": entry.owner.gid, "user": entry.owner.user, "group": entry.owner.group}
+    return facts
+
+
+def _permissions(entry: "Entry") -> str:
     kind = os.fsdecode(entry.target.partition(b" ")[0]) if entry.kind == "special" else entry.kind
-    mode = stat.filemode(_KINDS[kind] | (entry.mode if kind != "symlink" else 0o777))
+    return stat.filemode(_KINDS[kind] | (entry.mode if kind != "symlink" else 0o777))
+
+
+def _line(entry: "Entry") -> str:
     try:
         when = format_local(datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000).astimezone())
     except (OverflowError, ValueError, OSError):
         when = "out of range"
     arrow = f" -> {shown(entry.target)}" if entry.kind == "symlink" else ""
     missing = "  (not backed up)" if entry.kind == "file" and not entry.hash else ""
-    return f"{mode}  {entry.nbytes:>14,}  {when:19}  {shown(entry.path)}{arrow}{missing}"
+    return f"{_permissions(entry)}  {entry.nbytes:>14,}  {when:19}  {shown(entry.path)}{arrow}{missing}"

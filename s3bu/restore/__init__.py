@@ -17,7 +17,7 @@ from s3bu.fetch import fetch
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry
 from s3bu.parallel import Budget, each
 from s3bu.patience import Patience
-from s3bu.progress import Failure, Progress
+from s3bu.progress import Change, Failure, Progress
 from s3bu.repository import Repository, Snapshot
 from s3bu.repository.layout import content_key, smallest_object
 from s3bu.restore.target import TakenError, Target, check_path, is_like_temporary, temporary_paths
@@ -192,12 +192,21 @@ class _Restore:
         ]
         self._write_files()
         for entry in self._plan.links:
-            self._outcome.nlinks += self._attempt(self._target.write_link, entry)
+            is_made = self._attempt(self._target.write_link, entry)
+            self._outcome.nlinks += is_made
+            self._tell("restored", [entry] if is_made else [])
         for path in sorted(self._target.root.created - {entry.path for entry in directories}):
             self._attempt(self._target.finish_unnamed_directory, Entry(path, DIRECTORY, 0, 0, 0))
         for entry in reversed(directories):
-            self._outcome.ndirectories += self._attempt(self._target.finish_directory, entry)
+            is_made = self._attempt(self._target.finish_directory, entry)
+            self._outcome.ndirectories += is_made
+            self._tell("restored", [entry] if is_made else [])
         return self._outcome
+
+    def _tell(self, action: str, entries: Iterable[Entry]) -> None:
+        if self._progress.wants_changes:
+            for entry in entries:
+                self._progress.change(Change(action, entry.path, entry.kind, entry.nbytes))
 
     def _fail(self, failure: Failure) -> None:
         self._outcome.failures.append(failure)
@@ -231,6 +240,8 @@ class _Restore:
         self._outcome.nright += len(written.right)
         for failure in written.failures:
             self._fail(failure)
+        self._tell("restored", written.entries)
+        self._tell("unmodified", written.right)
         done = [*written.entries, *written.right]
         told = {entry.path for entry in written.entries if entry.nbytes > PART_BOUND}
         nbytes = sum(entry.nbytes for entry in done if entry.path not in told)

@@ -1,0 +1,75 @@
+"""Text for people: names that cannot steer a terminal, sizes and numbers as they are said, columns that line up."""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def shown(name: bytes | str) -> str:
+    r"""Return a name as it may be printed: control characters, bidi marks and bytes that are no text as `\x1b`."""
+    text = os.fsdecode(name) if isinstance(name, bytes) else name
+    return "".join(one if one.isprintable() and one != "\\" else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    if character == "\\":
+        return "\\\\"
+    # The lone surrogates from U+DC80 on stand for bytes of a name that are no text; others come from broken documents.
+    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", errors))
+
+
+def shown_line(text: str) -> str:
+    """Return a message as it may be printed, on one line; names in it were not escaped one by one."""
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def format_nbytes(nbytes: int) -> str:
+    """Return a size for a person: `0 B`, `1.5 KiB`, `3.0 GiB`."""
+    size = float(nbytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1023.95 or unit == "TiB":  # more would be rounded to 1,024.0
+            break
+        size /= 1024
+    return f"{nbytes} B" if unit == "B" else f"{size:,.1f} {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 file`, `1,234 files`, `2 directories`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes: Chinese letters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )
+
+
+def format_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: frozenset[int], width: int | None
+) -> Iterator[str]:
+    """Yield the lines of a table with columns as wide as they need to be; those in `right` hold numbers.
+
+    Where a line would be longer than `width`, the last column, a key that must not be cut, gets a line of its own.
+    """
+    cells = [list(titles), *(list(row) for row in rows)]
+    widths = [max(columns_of(row[column]) for row in cells) for column in range(len(titles))]
+    is_folded = width is not None and sum(widths) + 2 * (len(widths) - 1) > width and len(widths) > 1
+    for row in cells:
+        padded = [
+            _padded(cell, width, is_right=column in right)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        if is_folded:
+            yield "  ".join(padded[:-1]).rstrip()
+            yield f"    {row[-1]}"
+        else:
+            yield "  ".join(padded).rstrip()
+
+
+def _padded(cell: str, width: int, *, is_right: bool) -> str:
+    space = " " * (width - columns_of(cell))
+    return space + cell if is_right else cell + space

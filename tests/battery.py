@@ -1,0 +1,60 @@
+"""Every command, run once, and some so that they fail: what tests of the output share."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.fakes import without_override
+from tests.running import Argument, Result, Scene, run, write_file
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command said, and under which heading its summary is documented."""
+
+    heading: str
+    words: tuple[Argument, ...]
+    result: Result
+
+
+def every_command(scene: Scene, *options: str) -> Iterator[Said]:
+    """Run every command in a repository that was backed up once, and some so that they fail."""
+
+    def say(heading: str, *words: Argument) -> Said:
+        return Said(heading, words, run(*words, *options))
+
+    repository, job = scene.repository, scene.job
+    target = scene.target
+    odd = os.fsdecode(b"\xff")
+    yield say("", "init", repository)
+    yield say("summary of job check", "job", "check", job)
+    yield say("", "job", "check", write_file(scene.target.parent / "bad.yml", "sources: 3\nnonsense: 1\n"))
+    yield say("summary of job upload, job edit and job download", "job", "upload", repository, "home", job)
+    yield say("summary of job upload, job edit and job download", "job", "edit", repository, "home")
+    out = target.parent / "out.yml"
+    yield say("summary of job upload, job edit and job download", "job", "download", repository, "home", "-o", out)
+    yield say("", "job", "show", repository, "home")
+    yield say("", "job", "list", repository)
+    write_file(scene.source / odd, "odd")
+    write_file(scene.source / f"secret{odd}", "unreadable").chmod(0)
+    os.symlink(odd, scene.source / "odd link")
+    with without_override():
+        yield say("summary of backup", "backup", repository, job, "-v")
+    yield say("", "backup", repository, write_file(target.parent / "gone.yml", "sources:\n- {path: /no, label: no}\n"))
+    yield say("", "snapshots", repository)
+    yield say("", "ls", repository, "home/src")
+    yield say("summary of restore", "restore", repository, "home/src", target, "-v")
+    yield say("summary of restore", "restore", repository, "home/src", target, "-c")
+    yield say("summary of download", "download", repository, "repo/recipients.txt", target.parent)
+    yield say("summary of index sync and index rebuild", "index", "sync", repository)
+    yield say("summary of index sync and index rebuild", "index", "rebuild", repository)
+    yield say("", "index", "status", repository)
+    yield say("", "index", "path", repository)
+    fingerprint = json.loads(run("keys", "list", repository, "--json").out)["fingerprint"]
+    yield say("", "keys", "list", repository)
+    yield say("summary of keys accept", "keys", "accept", repository, fingerprint)
+    (scene.repository / scene.manifests()[0]).write_bytes(b"no manifest")
+    yield say("", "snapshots", repository)
+    yield say("", "ls", repository, "home/nothing")
+    yield say("", "nonsense")
