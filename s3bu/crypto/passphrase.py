@@ -213,7 +213,10 @@ def _unwrap(header: Header, passphrases: Iterable[str], max_factor: int, name: s
     except ValueError as error:
         raise IntegrityError(f"{name}: {error}") from error
     if work_factor > max_factor:
-        raise IntegrityError(f"{name}: refuses work factor {work_factor}, the highest allowed is {max_factor}")
+        raise IntegrityError(
+            f"{name}: refuses work factor {work_factor}, the highest allowed is {max_factor}",
+            hint="if the file is yours, --max-work-factor allows up to 22",
+        )
     for passphrase in passphrases:
         try:
             cipher = ChaCha20Poly1305(_stretch(passphrase, salt, work_factor))
