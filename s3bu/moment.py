@@ -19,8 +19,8 @@ _WRITTEN = re.compile(
 )
 
 
-def parse_moment(text: str, *, now: datetime) -> datetime:
-    """Return the moment that a text names, in UTC: the last one of what it names.
+def parse_moment(text: str, *, now: datetime, is_first: bool = False) -> datetime:
+    """Return the moment that a text names, in UTC: the last one of what it names, or the first.
 
     `2026-05-01` is the end of that day and `2026-05-01T12:00` the end of that minute, so that a snapshot made on a day
     is one "at or before" that day. Local time unless the text has a zone. `3d` (also m, h, w, y) is that long before
@@ -33,6 +33,8 @@ def parse_moment(text: str, *, now: datetime) -> datetime:
         if written is None:
             raise ValueError("neither an age nor a date")
         moment = datetime.fromisoformat(text)
+        if is_first:
+            return moment.astimezone(UTC)
         if not written["minute"]:
             moment += timedelta(days=1, microseconds=-1)
         elif not written["second"]:

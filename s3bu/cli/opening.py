@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from s3bu.console import Console, Style, make_console
-from s3bu.errors import CredentialsError, JobNotFoundError, RepositoryNotFoundError, S3buError
+from s3bu.errors import CredentialsError, JobNotFoundError, RepositoryNotFoundError, S3buError, UsageError
 from s3bu.job import Job, check_job_name, is_job_file, load_job_file, parse_job
 
 if TYPE_CHECKING:
@@ -129,6 +129,23 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
         index = open_passing_index(identity)
     with held(index):
         yield index
+
+
+@contextmanager
+def open_index_for_reading(repository: str, common: Common, console: Console) -> Iterator[tuple["Repository", "Index"]]:
+    """Hold a repository and its index open, to be asked; `UsageError` when it knows no snapshot."""
+    from s3bu.index import held, open_index  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+
+    with (
+        open_repository(repository, common) as opened,
+        held(open_index(default_home(os.environ), opened.storage.identity, console)) as index,
+    ):
+        if not index.snapshots():
+            raise UsageError(
+                "the index of this repository holds no snapshot", hint=f"`s3bu index sync {repository}` takes them in"
+            )
+        yield opened, index
 
 
 def read_stored_job(

@@ -1,0 +1,124 @@
+"""`s3bu query`."""
+
+import csv
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from s3bu.cli.opening import NOTHING_COMMON, Common, open_index_for_reading
+from s3bu.console import Console, Row, Table
+from s3bu.console.text import shown_line
+from s3bu.errors import UsageError
+
+if TYPE_CHECKING:
+    from s3bu.query import Answer, Value
+
+_MEASURED = 500
+"""Columns of a table are as wide as its first rows need; later ones may stand out, since they are not waited for."""
+
+
+def query(
+    repository: str,
+    sql: str | None = None,
+    /,
+    *,
+    tables: Annotated[bool, Parameter(negative="")] = False,
+    param: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    timeout: float = 5.0,
+    csv: Annotated[bool, Parameter(negative="")] = False,
+    common: Common = NOTHING_COMMON,
+) -> int:
+    """Ask the index in SQL: all snapshots, without asking the repository.
+
+    The statement can only read, and runs in a process of its own. docs/query.md explains the views, with examples.
+
+    Examples:
+
+      s3bu query my-bucket --tables
+      s3bu query my-bucket "SELECT path, size FROM files ORDER BY size DESC LIMIT 10"
+      s3bu query my-bucket "SELECT * FROM versions WHERE path = :path" --param path=letters/to-anna.odt
+
+    Parameters
+    ----------
+    sql
+        one SELECT over the views
+    tables
+        show the views with their columns, and the functions
+    param
+        a value for :NAME in the statement, as NAME=VALUE; may be given several times
+    timeout
+        seconds after which the query is ended
+    csv
+        print CSV with a line of titles
+    """
+    from s3bu.query import Query, asked  # noqa: PLC0415 - start-up counts
+
+    with common.console() as console:
+        if tables:
+            _tell_views(console)
+            return 0
+        if sql is None:
+            raise UsageError("no statement to run", hint="give one in quotes; --tables shows what can be asked")
+        wanted = Query(sql, _parameters(param), timeout)
+        with open_index_for_reading(repository, common, console) as (_, index):
+            assert index.path is not None
+            with asked(index.path, wanted) as answer:
+                _tell(answer, console, is_csv=csv)
+    return 0
+
+
+def _parameters(texts: Sequence[str]) -> Mapping[str, str]:
+    parameters = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"'{text}' is no parameter", hint="write NAME=VALUE")
+        parameters[name.removeprefix(":")] = value
+    return parameters
+
+
+def _tell_views(console: Console) -> None:
+    from s3bu.views import FUNCTIONS, VIEWS  # noqa: PLC0415 - start-up counts
+
+    for view in VIEWS:
+        columns = [{"name": column.name, "meaning": column.meaning} for column in view.columns]
+        width = max(len(column.name) for column in view.columns)
+        lines = [f"  {column.name:{width}}  {column.meaning}" for column in view.columns]
+        facts = {"name": view.name, "meaning": view.meaning, "columns": columns}
+        console.tell("view", facts, f"{view.name}: {view.meaning}", *lines, "")
+    for name, (_, _, meaning) in FUNCTIONS.items():
+        console.tell("function", {"name": name, "meaning": meaning}, f"{name}(): {meaning}")
+
+
+def _tell(answer: "Answer", console: Console, *, is_csv: bool) -> None:
+    if is_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(answer.columns)
+        writer.writerows([_text(value) for value in row] for row in answer.rows)
+        return
+    rows = (_row(answer.columns, row) for row in answer.rows)
+    first = list(islice(rows, _MEASURED))
+    numeric = frozenset(
+        column
+        for column, values in enumerate(zip(*(row.facts.values() for row in first), strict=True))
+        if _are_numbers(values)
+    )
+    console.table(Table("row", answer.columns, chain(first, rows), right=numeric))
+
+
+def _are_numbers(values: Sequence[object]) -> bool:
+    return all(value is None or isinstance(value, int | float) for value in values)
+
+
+def _row(columns: Sequence[str], values: Sequence["Value"]) -> Row:
+    return Row(dict(zip(columns, values, strict=True)), [shown_line(_text(value)) for value in values])
+
+
+def _text(value: "Value") -> str:
+    if value is None:
+        return ""
+    return os.fsdecode(value) if isinstance(value, bytes) else str(value)

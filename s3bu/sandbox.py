@@ -1,0 +1,123 @@
+"""The process in which SQL of the user's runs: it can read the views of one index, and nothing else.
+
+SQL is a programming language: it can write files (`ATTACH`, `VACUUM INTO`), run for ever, and take all memory, and
+within one process no deadline holds. So the statement runs here, behind an authorizer that allows reading alone, with
+limits on memory and on the size of files (none may grow), and is killed by its parent when its time is over.
+
+Started by `query` as `python -m s3bu.sandbox INDEX`, with the request on its standard input.
+"""
+
+import marshal
+import resource
+import sqlite3
+import struct
+import sys
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from s3bu.errors import S3buError
+from s3bu.views import FUNCTIONS, VIEWS
+
+FRAME = struct.Struct(">I")
+COLUMNS, ROWS, ERROR, DONE = "columns", "rows", "error", "done"
+_BATCH = 200
+_BATCH_NBYTES = 1024 * 1024
+_HEAP_NBYTES = 128 * 1024 * 1024
+_MEMORY_NBYTES = 400 * 1024 * 1024
+"""Of addresses, much of which is never touched: the process stays under 256 MiB."""
+_VALUE_NBYTES = 16 * 1024 * 1024
+_TABLES = frozenset({"source", "snapshot", "failed", "owner", "version"})
+_READABLE = _TABLES | {"json_each", "json_tree"} | {view.name for view in VIEWS}
+# fmt: off
+_HARMLESS = frozenset((
+    "->", "->>", "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "avg", "ceil", "ceiling", "char",
+    "coalesce", "concat", "concat_ws", "cos", "cosh", "count", "cume_dist", "current_date", "current_time",
+    "current_timestamp", "date", "datetime", "degrees", "dense_rank", "exp", "first_value", "floor", "format", "glob",
+    "group_concat", "hex", "ifnull", "iif", "instr", "json", "json_array", "json_array_length", "json_extract",
+    "json_group_array", "json_group_object", "json_insert", "json_object", "json_patch", "json_quote", "json_remove",
+    "json_replace", "json_set", "json_type", "json_valid", "julianday", "lag", "last_value", "lead", "length", "like",
+    "likelihood", "likely", "ln", "log", "log10", "log2", "lower", "ltrim", "max", "min", "mod", "nth_value", "ntile",
+    "nullif", "octet_length", "percent_rank", "pi", "pow", "power", "printf", "quote", "radians", "random",
+    "randomblob", "rank", "replace", "round", "row_number", "rtrim", "sign", "sin", "sinh", "soundex",
+    "sqlite_version", "sqrt", "strftime", "string_agg", "substr", "substring", "sum", "tan", "tanh", "time",
+    "timediff", "total", "trim", "trunc", "typeof", "unhex", "unicode", "unixepoch", "unlikely", "upper", "zeroblob",
+))
+# fmt: on
+_FUNCTIONS = _HARMLESS | FUNCTIONS.keys()
+
+
+def main() -> None:
+    """Run the statement that comes on standard input, and write what comes of it to standard output."""
+    sql, parameters = marshal.loads(sys.stdin.buffer.read())  # noqa: S302 - from the parent, which is this program
+    try:
+        connection = _connect(sys.argv[1])
+        cursor = connection.execute(sql, parameters)
+        _send(COLUMNS, [column[0] for column in cursor.description or ()])
+        _send_rows(cursor)
+        _send(DONE)
+    except sqlite3.Warning:  # what Python says before 3.12 to several statements
+        _send(ERROR, "only one statement at a time")
+    except (sqlite3.Error, S3buError, OverflowError, ValueError) as error:
+        _send(ERROR, str(error))
+    except MemoryError:
+        _send(ERROR, "out of memory")
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open the index for reading, make the views, and shut all doors."""
+    connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None, timeout=5)
+    connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
+    for name, (count, function, _) in FUNCTIONS.items():
+        connection.create_function(name, count, function, deterministic=True)
+    connection.execute("PRAGMA temp_store = MEMORY")
+    for view in VIEWS:
+        connection.execute(view.statement)
+    connection.execute("PRAGMA query_only = 1")
+    connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_NBYTES}")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_NBYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    connection.set_authorizer(_authorize)
+    _limit()
+    return connection
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":  # elsewhere it is not heeded, or takes in what every process has
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_NBYTES, _MEMORY_NBYTES))
+
+
+def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+    if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_READ and (not first or first.lower() in _READABLE):
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FUNCTIONS:
+        return sqlite3.SQLITE_OK
+    return sqlite3.SQLITE_DENY
+
+
+def _send_rows(rows: Iterable[tuple[object, ...]]) -> None:
+    batch: list[tuple[object, ...]] = []
+    nbytes = 0
+    for row in rows:
+        batch.append(row)
+        nbytes += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if len(batch) >= _BATCH or nbytes >= _BATCH_NBYTES:
+            _send(ROWS, batch)
+            batch, nbytes = [], 0
+    if batch:
+        _send(ROWS, batch)
+
+
+def _send(kind: str, value: object = None) -> None:
+    frame = marshal.dumps((kind, value))  # type: ignore[arg-type] # what SQLite yields
+    sys.stdout.buffer.write(FRAME.pack(len(frame)))
+    sys.stdout.buffer.write(frame)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
