@@ -37,9 +37,9 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 _COLUMNS = "kind, nbytes, mtime, nanos, mode, hash, target, owner"
 AT = "source = :source AND first <= :number AND (last IS NULL OR last >= :number)"
 """The condition for the rows of one snapshot."""
-_CURRENT = (
-    f"SELECT sort_key, {_COLUMNS}, local_nanos, ctime_ns, inode, device FROM version WHERE source = ? AND last IS NULL"
-)
+ROW = f"sort_key, {_COLUMNS}, local_nanos, ctime_ns, inode, device"
+"""The columns from which `Index.entry` makes an entry."""
+_CURRENT = f"SELECT {ROW} FROM version WHERE source = ? AND last IS NULL"
 
 
 @dataclass(frozen=True, slots=True)

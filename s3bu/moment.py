@@ -52,3 +52,9 @@ def format_local(moment: datetime) -> str:
         return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, ValueError):
         return "out of range"
+
+
+def moment_of(nanoseconds: int) -> datetime:
+    """Return the moment so many nanoseconds after 1970, to the second; the nearest that can be said."""
+    seconds = min(max(nanoseconds // 1_000_000_000, -62_135_000_000), 253_402_000_000)
+    return datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds)

@@ -18,8 +18,8 @@ from s3bu.query import Query, Row, Value
 from s3bu.scan import Regular, entries
 from s3bu.views import path_text
 
-_SECONDS = 120.0
-"""Statements of our own end, on whatever machine."""
+QUERY_SECONDS = 120.0
+"""Statements of our own end, on whatever machine; so long may a restore wait for what it is to bring back."""
 _SOURCE = "job, label"
 _VERSION = f"{_SOURCE}, path, path_raw, kind, size, mtime, mode, hash"
 
@@ -55,7 +55,7 @@ def find(wanted: Wanted) -> Query:
     where = " AND ".join([condition for condition, _, _ in given] + ([ended] if wanted.is_deleted else []))
     columns = f"{_VERSION}, first_seen, last_seen, last_snapshot, is_current, ended"
     sql = f"SELECT {columns} FROM versions v WHERE {where} ORDER BY job, label, path_key, first_snapshot"
-    return Query(sql, {name: value for _, name, value in given}, _SECONDS)
+    return Query(sql, {name: value for _, name, value in given}, QUERY_SECONDS)
 
 
 def _longest_literal(pattern: str) -> str:
@@ -69,7 +69,7 @@ def history(path: str) -> Query:
     """Ask for all versions of one path, in each source in order of time."""
     columns = f"{_VERSION}, first_seen, last_seen, first_snapshot, last_snapshot, is_current, ended"
     sql = f"SELECT {columns} FROM versions WHERE path_key = path_key(:path) ORDER BY job, label, first_snapshot"
-    return Query(sql, {"path": path}, _SECONDS)
+    return Query(sql, {"path": path}, QUERY_SECONDS)
 
 
 def diff(earlier: str, later: str) -> Query:
@@ -89,7 +89,7 @@ def diff(earlier: str, later: str) -> Query:
             SELECT path, path_raw, path_key, kind, size, 1, 0 FROM versions WHERE {source} AND {come}
         ) GROUP BY path_key ORDER BY path_key
     """
-    return Query(sql, {"earlier": earlier, "later": later, "job": job, "label": label}, _SECONDS)
+    return Query(sql, {"earlier": earlier, "later": later, "job": job, "label": label}, QUERY_SECONDS)
 
 
 def _held(snapshot: str | None) -> tuple[str, dict[str, Value]]:
@@ -106,14 +106,14 @@ def by_directory(snapshot: str | None, depth: int, limit: int) -> Query:
         f"SELECT {_SOURCE}, path_head(path_key, :depth) AS directory, count(*) AS files, sum(size) AS size FROM {held} "
         "GROUP BY job, label, directory ORDER BY size DESC, directory LIMIT :limit"
     )
-    return Query(sql, {**parameters, "depth": depth, "limit": limit}, _SECONDS)
+    return Query(sql, {**parameters, "depth": depth, "limit": limit}, QUERY_SECONDS)
 
 
 def largest(snapshot: str | None, limit: int) -> Query:
     """Ask for the largest files."""
     held, parameters = _held(snapshot)
     sql = f"SELECT {_SOURCE}, path, path_raw, size, mtime FROM {held} ORDER BY size DESC, path_key LIMIT :limit"
-    return Query(sql, {**parameters, "limit": limit}, _SECONDS)
+    return Query(sql, {**parameters, "limit": limit}, QUERY_SECONDS)
 
 
 def duplicates(snapshot: str | None, limit: int) -> Query:
@@ -123,7 +123,7 @@ def duplicates(snapshot: str | None, limit: int) -> Query:
         "SELECT count(*) AS copies, size, (count(*) - 1) * size AS spare, min(path) AS path, hash "
         f"FROM {held} AND size > 0 GROUP BY hash HAVING count(*) > 1 ORDER BY spare DESC, path LIMIT :limit"
     )
-    return Query(sql, {**parameters, "limit": limit}, _SECONDS)
+    return Query(sql, {**parameters, "limit": limit}, QUERY_SECONDS)
 
 
 def growth(since: datetime, depth: int, limit: int) -> Query:
@@ -141,7 +141,14 @@ def growth(since: datetime, depth: int, limit: int) -> Query:
         SELECT {_SOURCE}, directory, sum(size) AS growth, sum(size * is_now) AS size FROM held
         GROUP BY job, label, directory HAVING growth <> 0 ORDER BY abs(growth) DESC, directory LIMIT :limit
     """
-    return Query(sql, {"since": int(since.timestamp()), "depth": depth, "limit": limit}, _SECONDS)
+    return Query(sql, {"since": int(since.timestamp()), "depth": depth, "limit": limit}, QUERY_SECONDS)
+
+
+def entries_where(snapshot: str, condition: str) -> Query:
+    """Ask for the entries of a snapshot for which a condition of the user's holds."""
+    # On lines of its own, so that a comment in the condition ends with it.
+    sql = f"SELECT path_raw, hash, kind, job, label FROM entries WHERE snapshot = :snapshot AND (\n{condition}\n)"
+    return Query(sql, {"snapshot": snapshot}, QUERY_SECONDS)
 
 
 # --- snapshots by name, and the source as it is now

@@ -133,19 +133,24 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
 
 @contextmanager
 def open_index_for_reading(repository: str, common: Common, console: Console) -> Iterator[tuple["Repository", "Index"]]:
-    """Hold a repository and its index open, to be asked; `UsageError` when it knows no snapshot."""
+    """Hold a repository and its index open, to be asked."""
+    with open_repository(repository, common) as opened, index_for_reading(opened, console) as index:
+        yield opened, index
+
+
+@contextmanager
+def index_for_reading(repository: "Repository", console: Console) -> Iterator["Index"]:
+    """Hold the index of a repository open, to be asked; `UsageError` when it knows no snapshot."""
     from s3bu.index import held, open_index  # noqa: PLC0415 - start-up counts
     from s3bu.keyring import default_home  # noqa: PLC0415
 
-    with (
-        open_repository(repository, common) as opened,
-        held(open_index(default_home(os.environ), opened.storage.identity, console)) as index,
-    ):
+    with held(open_index(default_home(os.environ), repository.storage.identity, console)) as index:
         if not index.snapshots():
             raise UsageError(
-                "the index of this repository holds no snapshot", hint=f"`s3bu index sync {repository}` takes them in"
+                "the index of this repository holds no snapshot",
+                hint=f"`s3bu index sync {repository.storage.url}` takes them in",
             )
-        yield opened, index
+        yield index
 
 
 def read_stored_job(

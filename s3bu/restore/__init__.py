@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from s3bu.errors import IntegrityError, NoIdentityError, S3buError, StorageError
 from s3bu.fetch import fetch
-from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath
 from s3bu.parallel import Budget, each
 from s3bu.patience import Patience
 from s3bu.progress import Change, Failure, Progress
-from s3bu.repository import Repository, Snapshot
+from s3bu.repository import Repository
 from s3bu.repository.layout import content_key, smallest_object
 from s3bu.restore.target import TakenError, Target, check_path, is_like_temporary, temporary_paths
 from s3bu.scan import reason
@@ -29,6 +29,7 @@ _BATCH = 16
 _BATCH_NBYTES = 1024 * 1024
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 _CHUNK = 1024 * 1024
+_LOOKED_UP_BOUND = 50
 _UNOPENED_BOUND = 50
 """After so many contents that no identity opened, and none that one did, the identities are taken to be wrong."""
 
@@ -69,7 +70,23 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
 
 
-def plan_restore(snapshot: Snapshot, pattern: re.Pattern[bytes] | None = None) -> Plan:
+class Holding(Protocol):
+    """What can be restored: a snapshot, or what was chosen of several."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What it holds, in order."""
+
+    @property
+    def failed(self) -> list[FailedPath]:
+        """What it could not take in."""
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether its end is missing."""
+
+
+def plan_restore(snapshot: Holding, pattern: re.Pattern[bytes] | None = None) -> Plan:
     """Decide what to write: all of the snapshot, or the paths in which the pattern is found.
 
     Paths that would leave the target, files that were never read, and what the run failed to back up are failures.
@@ -131,14 +148,29 @@ def _above(paths: Iterable[bytes]) -> set[bytes]:
 def check(repository: Repository, plan: Plan) -> list[Failure]:
     """Return what could not be restored now: contents that are gone, archived or cut, by one listing."""
     _need_identities(repository, plan)
-    wanted = {entry.hash for entry in plan.files}
-    objects = {found: status for found, status in repository.objects() if found in wanted}
+    objects = _objects(repository, {entry.hash for entry in plan.files})
     faults: dict[tuple[str, int], str | None] = {}
     for entry in plan.files:
         if (entry.hash, entry.nbytes) not in faults:
             faults[entry.hash, entry.nbytes] = _fault(repository, entry, objects.get(entry.hash))
     checked = ((entry.path, faults[entry.hash, entry.nbytes]) for entry in plan.files)
     return [*plan.failures, *(Failure(path, fault) for path, fault in checked if fault)]
+
+
+def leave_out(plan: Plan, failures: list[Failure]) -> None:
+    """Take out of a plan the files that `check` found cannot be restored: their failures are told instead."""
+    known = {failure.path for failure in plan.failures}
+    plan.failures.extend(failure for failure in failures if failure.path not in known)
+    gone = {failure.path for failure in failures}
+    plan.files[:] = [entry for entry in plan.files if entry.path not in gone]
+
+
+def _objects(repository: Repository, wanted: set[str]) -> dict[str, ObjectStat]:
+    """Return by hash the objects of contents: a few are looked up one by one, many by one listing of all."""
+    if len(wanted) > _LOOKED_UP_BOUND:
+        return {found: status for found, status in repository.objects() if found in wanted}
+    found = ((one, next(repository.storage.list(content_key(one)), None)) for one in wanted)
+    return {one: status for one, status in found if status is not None and status.key == content_key(one)}
 
 
 def _need_identities(repository: Repository, plan: Plan) -> None:
