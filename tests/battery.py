@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.fakes import without_override
-from tests.running import Argument, Result, Scene, run, write_file
+from tests.running import Argument, Result, Scene, run, write_file, write_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("", "job", "show", repository, "home")
     yield say("", "job", "list", repository)
     write_file(scene.source / odd, "odd")
+    write_file(scene.source / "copy", "odd")
     write_file(scene.source / f"secret{odd}", "unreadable").chmod(0)
     os.symlink(odd, scene.source / "odd link")
     with without_override():
@@ -50,6 +51,18 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("summary of index sync and index rebuild", "index", "sync", repository)
     yield say("summary of index sync and index rebuild", "index", "rebuild", repository)
     yield say("", "index", "status", repository)
+    yield say("", "find", repository, "*")
+    yield say("", "history", repository, "a")
+    write_file(scene.source / f"since{odd}", "since")
+    run("job", "upload", repository, "home", write_job(scene.root / "whole.yml", {"src": scene.source}))
+    yield say("", "diff", repository, "home/src", "now")
+    for asked in ((), ("--growth", "1d"), ("--largest",), ("--duplicates",)):
+        yield say("", "du", repository, *asked)
+    yield say("", "query", repository, "--tables")
+    yield say("", "query", repository, "SELECT path, path_raw FROM versions")
+    yield say("", "query", repository, "SELECT nothing FROM nowhere")
+    chosen = "SELECT path_raw, hash FROM files WHERE kind = 'file'"
+    yield say("summary of restore", "restore", repository, chosen, target, "-c")
     yield say("", "index", "path", repository)
     fingerprint = json.loads(run("keys", "list", repository, "--json").out)["fingerprint"]
     yield say("", "keys", "list", repository)

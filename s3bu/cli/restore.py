@@ -42,7 +42,7 @@ def restore(
     allow_plain: Annotated[bool, Parameter(negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Bring a snapshot back into a directory, or what a query chooses of all snapshots.
+    """Bring a snapshot back, or what a query yields of all snapshots.
 
     Every file is verified before it takes its name. A restore that was interrupted is finished by running it again
     with -f: what is right already is not fetched again. Exit codes: 0 all came back, 1 failed, 2 wrong usage,

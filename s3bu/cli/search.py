@@ -34,9 +34,9 @@ def find(
     deleted: Annotated[bool, Parameter(negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Find paths in all snapshots; a file that did not change is one line, however many snapshots have it.
+    """Find paths in all snapshots.
 
-    Answered from the index. Exit codes: 0 done, also when nothing was found, 2 wrong usage.
+    A file that did not change is one line, however many snapshots have it. Answered from the index. Exit codes: 0 done, also when nothing was found, 2 wrong usage.
 
     Examples:
 
@@ -101,7 +101,7 @@ def history(repository: str, path: str, /, *, common: Common = NOTHING_COMMON) -
 
 
 def diff(repository: str, a: str, b: str, /, *, common: Common = NOTHING_COMMON) -> int:
-    """Show what differs between two snapshots of one source, or between a snapshot and what is there now.
+    """Show what differs between two snapshots, or between one and now.
 
     Answered from the index; with `now` the source is looked at, and files are compared by size and time. Exit codes:
     0 done, 2 wrong usage.
@@ -165,7 +165,7 @@ def du(
     growth: str | None = None,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Show what takes the space: directories, what grew, the largest files, or copies of the same content.
+    """Show what takes the space: directories, what grew, large files, copies.
 
     Of a snapshot, or of the newest one of each source. Answered from the index; sizes are those of the files, before
     compression, and a content that is there twice is counted twice. Exit codes: 0 done, 2 wrong usage.
