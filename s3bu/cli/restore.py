@@ -59,8 +59,7 @@ def restore(
     Parameters
     ----------
     what
-        a snapshot: JOB/LABEL (the newest), JOB/LABEL@TIME (the newest at or before), or a key; or a SELECT over the
-        views of `query` that yields path or path_raw, and hash
+        a snapshot (JOB/LABEL, JOB/LABEL@TIME, or a key), or a SELECT that yields path or path_raw, and hash
     destination
         the directory to restore into
     pattern

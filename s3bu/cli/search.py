@@ -36,7 +36,8 @@ def find(
 ) -> int:
     """Find paths in all snapshots.
 
-    A file that did not change is one line, however many snapshots have it. Answered from the index. Exit codes: 0 done, also when nothing was found, 2 wrong usage.
+    A file that did not change is one line, however many snapshots have it. Answered from the index. Exit codes: 0 done,
+    also when nothing was found, 2 wrong usage.
 
     Examples:
 
