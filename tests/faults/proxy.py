@@ -109,6 +109,11 @@ def always(fault: Fault, pattern: str = "") -> Rule:
     return lambda asked, number: fault if re.search(pattern, str(asked)) else None
 
 
+def in_turn(first: Fault, others: Fault, pattern: str = "") -> Rule:
+    """Strike requests that fit the pattern, the first time by one fault, then by another."""
+    return lambda asked, number: (others if number else first) if re.search(pattern, str(asked)) else None
+
+
 def from_nth(nth: int, fault: Fault, times: int | None = None) -> Rule:
     """Strike the nth request of all (from 0) and those that follow, or only so many."""
     lock, came = threading.Lock(), [0]

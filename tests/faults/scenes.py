@@ -146,9 +146,9 @@ class Place:
 
 
 @contextmanager
-def in_haste() -> Iterator[None]:
+def in_haste(retries: int = 3) -> Iterator[None]:
     """Have patience for seconds instead of minutes, and as little work for scrypt as there may be."""
-    hasty = partial(Patience, connect=2, answer=2, first=2, most=30, retries=3)
+    hasty = partial(Patience, connect=2, answer=2, first=2, most=30, retries=retries)
     scales = {"throttling_base_scale": 0.02, "non_throttling_base_scale": 0.02}
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("s3bu.storage.s3.Patience", hasty)
