@@ -4,10 +4,8 @@ import contextlib
 import gc
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from cyclopts import App, CycloptsError
 
@@ -20,6 +18,7 @@ from s3bu.cli.restore import download, restore
 from s3bu.cli.snapshots import ls, snapshots
 from s3bu.console import print_error
 from s3bu.errors import S3buError, UsageError
+from s3bu.interrupt import Terminated, stoppable
 
 app = App(
     name="s3bu",
@@ -44,22 +43,18 @@ _NO_READER = 141
 """128 + SIGPIPE, as any other program ends whose reader left; never 0, which would hide what came of the run."""
 
 
-class _Terminated(BaseException):
-    """SIGTERM came; not an `Exception`, so that nothing on the way takes it for a fault."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error that a user can cause ends here as one line."""
     os.umask(0o077)
     # A run makes hundreds of thousands of entries that live to its end; looking through them again and again takes a
     # tenth of it.
     gc.set_threshold(100_000, 50, 100)
-    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal's encoding lacks
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        with stoppable():
+            return _run(sys.argv[1:] if arguments is None else arguments)
     except S3buError as error:
         print_error(error)
         return error.exit_code
@@ -67,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("s3bu: error: interrupted", file=sys.stderr)
         print("s3bu: hint: what was done is kept: run the same command again, a restore with -f", file=sys.stderr)
         return _INTERRUPTED
-    except _Terminated:
+    except Terminated:
         print("s3bu: error: terminated", file=sys.stderr)
         return _TERMINATED
     except BrokenPipeError:
@@ -93,10 +88,6 @@ def _first_line(error: CycloptsError) -> str:
     """Return what is wrong with the command line, in one line and our case."""
     text = " ".join(str(error).split()).partition(" Available commands:")[0].removesuffix(".")
     return text[:1].lower() + text[1:]
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def _silence_stdout() -> None:

@@ -130,7 +130,7 @@ class FaultProxy(FaultyServer):
     """The proxy; `rule` may be set at any time.
 
     `log` has each request with the moment when it came, `struck` those that met a fault, and `violations` what was
-    wrong with a request by itself.
+    wrong with a request by itself. For `delay` seconds each request is held back.
     """
 
     request_queue_size = 128
@@ -164,6 +164,7 @@ class FaultProxy(FaultyServer):
             self.released.set()
             self.released = threading.Event()
             self.log, self.struck, self._came, self.rule = [], [], Counter(), rule
+            self.delay = 0.0
 
     def keys(self, operation: str) -> list[str]:
         """Return the keys for which an operation was asked, as often as it was."""
