@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-from s3bu.cli import main as run
+from s3bu.interrupt import leave_at_once
 
 
 def main() -> None:
@@ -13,6 +13,9 @@ def main() -> None:
     The process ends without Python's teardown, since taking a million entries apart takes a second, and a request of
     boto3 that was given up may still hold its thread. All files are closed by then.
     """
+    leave_at_once()  # as long as a command is only being imported
+    from s3bu.cli import main as run  # noqa: PLC0415
+
     code = run()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

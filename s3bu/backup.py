@@ -280,7 +280,7 @@ class _Backup:
         if not nfiles:
             return
         self._shared.progress.phase("storing", files=nfiles, nbytes=nbytes)
-        with _open_source(root) as opened:
+        with _open_source(root) as opened, self._shared.known.adding():
             for results in _batched(self._shared.store.store(opened, draft.to_read()), self._shared.progress):
                 self._keep(draft, results)
 

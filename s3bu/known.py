@@ -8,6 +8,8 @@ as absent.
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from s3bu.index import Index
 from s3bu.progress import Progress
@@ -85,6 +87,15 @@ class Known:
                 "INSERT OR REPLACE INTO content VALUES (?, ?, 0)",
                 ((bytes.fromhex(content_hash), nbytes) for content_hash, nbytes in stored.items()),
             )
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """Hold a block in which contents are put: where it breaks off, not all are noted, and the next run lists."""
+        listed = self._index.fact("listed")
+        self._index.connection.execute("DELETE FROM fact WHERE name = 'listed'")
+        yield
+        if listed is not None:
+            self._index.keep_fact("listed", listed)
 
     # --- sources all of whose contents are known to be there
 

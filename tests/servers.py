@@ -14,13 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 
 ACCESS_KEY = "AKIATESTTESTTEST0000"
 SECRET_KEY = "test-secret-key-of-no-value"
 _START_SECONDS = 30
+
+Server = TypeVar("Server", bound="FaultyServer")
 
 
 def free_port() -> int:
@@ -91,11 +93,11 @@ class FaultyServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, answer: Callable[[bytes, bytes], bytes]) -> None:
+    def __init__(self, answer: Callable[[bytes, bytes], bytes], handler: "type[Answering] | None" = None) -> None:
         self.answer = answer
         self.heads: list[bytes] = []
         self.has_request = threading.Event()
-        super().__init__(("127.0.0.1", 0), _Answering)
+        super().__init__(("127.0.0.1", 0), handler or Answering)
 
     @property
     def url(self) -> str:
@@ -105,7 +107,9 @@ class FaultyServer(socketserver.ThreadingTCPServer):
         """Clients that hang up are what the tests are about."""
 
 
-class _Answering(socketserver.StreamRequestHandler):
+class Answering(socketserver.StreamRequestHandler):
+    """Takes one request of a connection; what derives from it may serve it otherwise."""
+
     def handle(self) -> None:
         server = self.server
         assert isinstance(server, FaultyServer)
@@ -114,8 +118,10 @@ class _Answering(socketserver.StreamRequestHandler):
             head += line
             if line == b"\r\n":
                 break
-        if not head:
-            return
+        if head:
+            self.serve(server, head)
+
+    def serve(self, server: FaultyServer, head: bytes) -> None:
         if b"100-continue" in head.lower():
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = self.rfile.read(body_nbytes(head))
@@ -135,7 +141,14 @@ def body_nbytes(head: bytes) -> int:
 @contextmanager
 def faulty_server(answer: Callable[[bytes, bytes], bytes]) -> Iterator[FaultyServer]:
     """Run a `FaultyServer` in this process."""
-    with FaultyServer(answer) as server:
+    with running(FaultyServer(answer)) as server:
+        yield server
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Run such a server in this process."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

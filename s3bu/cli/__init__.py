@@ -4,11 +4,9 @@ import contextlib
 import gc
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
-from types import FrameType
 
 from cyclopts import App, CycloptsError
 
@@ -23,6 +21,7 @@ from s3bu.cli.search import diff, du, find, history
 from s3bu.cli.snapshots import ls, snapshots
 from s3bu.console import Style, make_console
 from s3bu.errors import S3buError, UsageError
+from s3bu.interrupt import Terminated, stoppable
 
 app = App(
     name="s3bu",
@@ -47,29 +46,25 @@ _NO_READER = 141
 """128 + SIGPIPE, as any other program ends whose reader left; never 0, which would hide what came of the run."""
 
 
-class _Terminated(BaseException):
-    """SIGTERM came; not an `Exception`, so that nothing on the way takes it for a fault."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; every error that a user can cause ends here as one line."""
     os.umask(0o077)
     # A run makes hundreds of thousands of entries that live to its end; looking through them again and again takes a
     # tenth of it.
     gc.set_threshold(100_000, 50, 100)
-    signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that the terminal's encoding lacks
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        return _run(given)
+        with stoppable():
+            return _run(given)
     except S3buError as error:
         return _end(given, error, error.exit_code)
     except KeyboardInterrupt:
         hint = "what was done is kept: run the same command again, a restore with -f"
         return _end(given, S3buError("interrupted", hint=hint), _INTERRUPTED)
-    except _Terminated:
+    except Terminated:
         return _end(given, S3buError("terminated"), _TERMINATED)
     except BrokenPipeError:
         _silence_stdout()
@@ -101,10 +96,6 @@ def _first_line(error: CycloptsError) -> str:
     """Return what is wrong with the command line, in one line and our case."""
     text = " ".join(str(error).split()).partition(" Available commands:")[0].removesuffix(".")
     return text[:1].lower() + text[1:]
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def _silence_stdout() -> None:

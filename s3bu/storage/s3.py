@@ -4,6 +4,7 @@ libcurl spends a thirtieth of boto3's processor time on a small object. boto3 li
 objects in parts.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -94,9 +95,19 @@ class S3Storage:
         if exchange.fault is None:
             return None
         error = self._explained(exchange.fault, request)
+        if isinstance(error, ObjectExists) and exchange.attempts > 1 and self._has_landed(request, exchange.body):
+            return None
         if isinstance(error, StorageError) and not isinstance(error, StorageStopped):
             return error
         raise error from exchange.fault
+
+    def _has_landed(self, request: Request, body: bytes) -> bool:
+        """Say whether what is there is the very body: when an answer is lost, a repeated create meets its own object.
+
+        No two bodies are alike, since each is encrypted anew; its ETag is its MD5 unless the bucket has keys of KMS.
+        """
+        stat = self._look(request.key)
+        return stat is not None and stat.etag == hashlib.md5(body, usedforsecurity=False).hexdigest()
 
     def writer(self, key: str, nbytes: int, metadata: Mapping[str, str], *, create: bool = False) -> S3Upload:
         """Return a writer of parts, three of which may be under way at once."""

@@ -28,6 +28,9 @@ Checksums: TypeAlias = Literal["when_supported", "when_required"]
 
 # Asking botocore takes a lock and a look at the clock; it renews credentials 10 minutes before they run out.
 _KEYS_SECONDS = 60.0
+_OK = 200
+_TOLD_IN_BODY = frozenset(("ListObjectsV2", "CreateMultipartUpload", "CompleteMultipartUpload"))
+"""Operations whose answer is never without a body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,13 +178,15 @@ class Connection:
             request_checksum_calculation=checksums,
         )
         try:
-            return self._session.client("s3", endpoint_url=endpoint_url, config=config)
+            client = self._session.client("s3", endpoint_url=endpoint_url, config=config)
         except botocore.exceptions.BotoCoreError as error:
             raise fault(error, Request("s3:ListBucket", self.bucket, "", endpoint_url or "S3")) from error
         except ValueError as error:
             # Also boto3's words for a bad `endpoint_url` in a profile or a variable.
             hint = "it must be a URL such as https://s3.example.com"
             raise UsageError("the endpoint is not a URL", hint=hint) from error
+        client.meta.events.register("before-parse.s3", _distrust)
+        return client
 
     def _wants_checksums(self) -> bool:
         """Say whether bodies carry a checksum of S3's.
@@ -209,6 +214,19 @@ class Connection:
             hint = "AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE or `ca_bundle` of the profile names it"
             raise StorageError(f"cannot read the certificates in {path}: {error.strerror}", hint=hint) from error
         return str(path)
+
+
+def _distrust(operation_model: Any, response_dict: dict[str, Any], **_rest: Any) -> None:
+    """Take an answer that is cut for a failure of the server, which is asked again.
+
+    Python takes a head that breaks off for a whole one without a body, and botocore an empty body for an empty listing:
+    a bucket in which nothing is left.
+    """
+    is_cut = operation_model.name in _TOLD_IN_BODY and not response_dict["body"]
+    if operation_model.name == "UploadPart":
+        is_cut = "ETag" not in response_dict["headers"]
+    if is_cut and response_dict["status_code"] == _OK:
+        response_dict["status_code"] = 500
 
 
 def _session(core: botocore.session.Session, options: S3Options) -> boto3.Session:

@@ -14,6 +14,8 @@ import pycurl
 _ERROR_BOUND = 8 * 1024
 _PIPE_NBYTES = 2 * 1024 * 1024
 _OK, _PARTIAL = 200, 206
+_ERROR_ELEMENT = b"<Error>"
+"""What S3 may send after it said 200: it began to answer before it knew how the request would end."""
 _REPEATED_STATUSES = frozenset((429, 500, 502, 503, 504))
 _REPEATED_CODES = (b"<Code>RequestTimeout</Code>", b"<Code>SlowDown</Code>", b"<Code>InternalError</Code>")
 _REPEATED_FAULTS = frozenset(
@@ -129,7 +131,7 @@ class Exchange:
         """Note how an attempt ended: `number` is libcurl's, 0 where the answer came whole."""
         if number:
             self.fault = HttpFault(number=number)
-        elif not _OK <= status < 300:
+        elif not _OK <= status < 300 or _ERROR_ELEMENT in b"".join(self._error[:1]):
             region = self.answer.headers.get("x-amz-bucket-region", "")
             self.fault = HttpFault(status=status or 502, body=b"".join(self._error)[:_ERROR_BOUND], region=region)
         else:

@@ -224,6 +224,8 @@ class Transport:
         handle.setopt(pycurl.LOW_SPEED_TIME, max(round(silence), 1))
         handle.setopt(pycurl.URL, self._url + exchange.path)
         handle.setopt(pycurl.HTTPHEADER, exchange.begin())
+        # A server that closed all idle connections at once must not cost one attempt for each of them.
+        handle.setopt(pycurl.FRESH_CONNECT, exchange.attempts > 1)
         handle.setopt(pycurl.USERNAME, terms.access_key)
         handle.setopt(pycurl.PASSWORD, terms.secret_key)
         handle.setopt(pycurl.WRITEFUNCTION, exchange.take_body)

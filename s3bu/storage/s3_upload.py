@@ -25,6 +25,8 @@ from s3bu.storage.s3_errors import FAULTS, Request, code_of, fault
 # A stop has 10 s in all: parts under way, then the abort, then once more.
 _FLIGHT_SECONDS = 3.0
 _DISCARD_SECONDS = 3.0
+_NO_UPLOAD = frozenset(("NoSuchUpload", "NoSuchKey"))
+"""The second is what a 404 stands for whose body was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ class S3Upload:
             self._call("complete_multipart_upload", **arguments)
         except FAULTS as error:
             code = code_of(error)
-            if code == "NoSuchUpload" and self._has_landed():
+            if code in _NO_UPLOAD and self._has_landed():
                 return
             if code == "ConditionalRequestConflict":
                 raise StorageError(f"{request.url} is being written by someone else", hint="try again later") from error
@@ -211,7 +213,7 @@ class S3Upload:
         try:
             self._connection.quick.abort_multipart_upload(Bucket=request.bucket, Key=request.key, UploadId=upload_id)
         except FAULTS as error:
-            if code_of(error) != "NoSuchUpload":
+            if code_of(error) not in _NO_UPLOAD:
                 raise fault(error, request) from error
 
     def _left(self) -> StorageError:

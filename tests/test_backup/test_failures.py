@@ -217,3 +217,22 @@ def test_a_source_that_goes_between_scan_and_read_is_missing(world: World) -> No
     (outcome,), _ = run(world, on_phase=when_storing(lambda: shutil.rmtree(world.source)))
     assert isinstance(outcome.error, SourceMissingError)
     assert world.manifest_keys() == []
+
+
+def test_what_was_stored_before_a_run_broke_off_is_not_sent_again(world: World) -> None:
+    world.write("file", TEXT)
+    back_up(world)
+    contents = {f"{number:02}": b"content %d" % number for number in range(15)}  # they are sent one after the other
+    for name, content in contents.items():
+        world.write(name, content)
+    world.storage.before_send = refuse([key_of(contents["14"])], AccessDenied)
+    with pytest.raises(AccessDenied):
+        run(world)
+    stored = set(world.storage.objects)
+    assert key_of(contents["00"]) in stored
+    sent: list[str] = []
+    world.storage.before_send = sent.append
+    world.storage._is_stopped = False  # as that of the next run is
+    back_up(world)
+    assert set(sent) & stored == set()
+    world.check_newest()

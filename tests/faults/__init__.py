@@ -1,0 +1,1 @@
+"""The program before servers that fail, and under signals: nothing wrong is written, and all of it is told."""
