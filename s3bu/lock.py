@@ -19,7 +19,6 @@ from s3bu.errors import LockedError, S3buError
 from s3bu.progress import Progress
 
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
-
 _PID_BOUND = 1 << 31
 
 

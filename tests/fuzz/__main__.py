@@ -3,6 +3,7 @@
 import argparse
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz.engine import Target, attempt, bounded, fuzz, keep, report
@@ -16,19 +17,24 @@ def main() -> int:
         if options.case is not None:
             return _again(target, options.case)
         corpus = [path.read_bytes() for path in sorted(options.corpus.iterdir())] if options.corpus else []
-        count, broken = fuzz(target, options.seed, options.seconds, corpus)
-        sys.stdout.write(f"{target.name}: {count:,} cases with seed {options.seed}\n")
-        if broken is None:
-            return 0
-        report(target, broken, options.seed, keep(target, broken))
-        return 1
+        seeds = options.seed or [secrets.token_hex(4)]
+        return max(_run(target, seed, options.seconds / len(seeds), corpus) for seed in seeds)
+
+
+def _run(target: Target, seed: str, seconds: float, corpus: Sequence[bytes]) -> int:
+    count, broken = fuzz(target, seed, seconds, corpus)
+    sys.stdout.write(f"{target.name}: {count:,} cases with seed {seed}\n")
+    if broken is None:
+        return 0
+    report(target, broken, seed, keep(target, broken))
+    return 1
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", default=secrets.token_hex(4))
+    parser.add_argument("--seed", action="append", help="equal seeds give equal cases; several share the time")
     parser.add_argument("--corpus", type=Path, help="a directory of further examples")
     parser.add_argument("--case", type=Path, help="run this one case alone")
     return parser.parse_args()
