@@ -24,8 +24,8 @@ from s3bu.errors import (
 )
 from s3bu.storage.s3_exchange import HttpFault
 
-FAULTS: Final = (HttpFault, aws.BotoCoreError, aws.ClientError, OSError, ValueError, RuntimeError)
-"""What boto3 and the transport raise; the last three stand for what boto3 lets through of keys, connections, and times
+FAULTS: Final = (HttpFault, aws.BotoCoreError, aws.ClientError, OSError, ValueError, RuntimeError, ArithmeticError)
+"""What boto3 and the transport raise; the last four stand for what boto3 lets through of keys, connections, and times
 in answers that are none."""
 
 

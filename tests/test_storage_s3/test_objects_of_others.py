@@ -118,7 +118,7 @@ def test_an_object_without_a_time_is_an_error(written: str) -> None:
         storage.open("x")
 
 
-@pytest.mark.parametrize("written", ["never", "3:9999999999", ""])
+@pytest.mark.parametrize("written", ["never", "3:9999999999", "3:" + "9" * 22, ""])
 def test_a_listing_with_times_that_are_none_is_an_error(written: str) -> None:
     answer = listing("p/a").replace(b"2023-01-02T03:04:05.000Z", written.encode().ljust(24))
     with (
