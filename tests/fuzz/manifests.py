@@ -50,10 +50,12 @@ _SEEDS = [
     b"".join(format_entry(file_entry(b"%d" % number, b"same")) for number in range(50)),
     b"0,0,00,,denied%2Funreadable\n" + format_entry(file_entry(b"a"))[:-5],
     b"9223372036854775807,9223372036854775807,0777,%b,a\n9223372036854775807,0,00,,b\n" % (b"0" * 64),
+    b"@fail path=a%FF error=permission%20denied since=2026\n" + format_entry(file_entry(b"a")),
     b"@meta path=a mtime=0.000000000\n@later x=y\n" + format_entry(_ENTRIES[0]),
 ]
 _TOKENS = (
-    b"@dir |@symlink |@special |@fail |@meta |#end |#s3bu 1 |#s3bu 2 | path=| mtime=| mode=0| uid=| target=|%2F..%2F"
+    b"@dir |@symlink |@special |@fail |@meta |#end |#s3bu 1 |#s3bu 2 | path=| mtime=| mode=0| uid=| target=| error=|"
+    b"%2F..%2F|%FF|%ED%A0%80"
 )
 
 
