@@ -50,20 +50,24 @@ class Inflater:
     """Unpacks a gzipped stream that is fed to it; however well it was packed, in pieces of at most `CHUNK` bytes.
 
     Several members one behind the other are one stream, as gzip has it. A stream that is cut, altered or followed by
-    other bytes raises `IntegrityError` naming `origin`.
+    other bytes raises `IntegrityError` naming `origin`. `nbytes_taken` counts the packed bytes of what was yielded.
     """
 
     def __init__(self, origin: str) -> None:
         self._origin = origin
         self._inflate = zlib.decompressobj(_GZIP)
+        self.nbytes_taken = 0
 
     def pieces(self, packed: bytes) -> Iterator[bytes]:
         """Yield the plain bytes that the next packed ones give."""
         while packed:
             if self._inflate.eof:
                 self._inflate = zlib.decompressobj(_GZIP)
-            yield self._unpack(packed)
-            packed = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+            plain = self._unpack(packed)
+            rest = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
+            self.nbytes_taken += len(packed) - len(rest)
+            yield plain
+            packed = rest
         while plain := self._unpack(b""):  # output that the bound held back
             yield plain
 
@@ -83,8 +87,14 @@ class GunzipReader:
     """The plain form of a gzipped stream, unpacked while it is read, as `Inflater` has it."""
 
     def __init__(self, reader: Readable, *, origin: str) -> None:
-        self._pieces = _inflated(reader, origin)
+        self._inflater = Inflater(origin)
+        self._pieces = _inflated(reader, self._inflater)
         self._ready = b""
+
+    @property
+    def nbytes_taken(self) -> int:
+        """How many packed bytes what was read so far stood in, and at most one piece more."""
+        return self._inflater.nbytes_taken
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` plain bytes; all of them when negative."""
@@ -100,8 +110,7 @@ class GunzipReader:
         return taken
 
 
-def _inflated(reader: Readable, origin: str) -> Iterator[bytes]:
-    inflater = Inflater(origin)
+def _inflated(reader: Readable, inflater: Inflater) -> Iterator[bytes]:
     while packed := reader.read(CHUNK):
         yield from inflater.pieces(packed)
     inflater.finish()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from s3bu.index import AT, Index, IndexedSnapshot
+from s3bu.index import AT, Index, IndexedSnapshot, storable
 from s3bu.intervals import Place, apply, changes, list_differing, remove, stage, staged
 from s3bu.manifest import Entry, FailedPath, Header, sort_key
 from s3bu.manifest.reader import ManifestReader
@@ -171,13 +171,13 @@ def _note(index: Index, place: Place, facts: Facts, totals: tuple[int, int]) -> 
             str(facts.key),
             facts.etag,
             microseconds(facts.created),
-            facts.header.host if facts.header else None,
-            facts.header.parent if facts.header else None,
+            storable(facts.header.host) if facts.header else None,
+            storable(facts.header.parent) if facts.header else None,
             *totals,
-            facts.error,
+            None if facts.error is None else storable(facts.error),
         ),
     )
-    rows = ((cursor.lastrowid, *one) for one in facts.failed)
+    rows = ((cursor.lastrowid, one.path, storable(one.error), storable(one.since)) for one in facts.failed)
     connection.executemany("INSERT INTO failed VALUES (?, ?, ?, ?)", rows)
 
 

@@ -263,6 +263,11 @@ def held(index: Index) -> Iterator[Index]:
         index.close()
 
 
+def storable(text: str) -> str:
+    r"""Return text as SQLite takes it: bytes that are no text, as paths and manifests may have them, as `\xff`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def index_path(home: Path, identity: str) -> Path:
     """Return where the index of the repository of that `Storage.identity` lies."""
     name = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
@@ -341,7 +346,7 @@ def _fault(path: Path, identity: str) -> str | None:
         return f"the index cannot be read ({error})"
     except sqlite3.DatabaseError as error:
         return f"the index is damaged ({error})"
-    return None if found and found[0] == identity else "the index of another repository"
+    return None if found and found[0] == storable(identity) else "the index of another repository"
 
 
 def _move_aside(path: Path) -> Path:
@@ -376,7 +381,7 @@ def _made(connection: sqlite3.Connection, identity: str, path: Path | None) -> I
     connection.execute("PRAGMA foreign_keys = ON")
     if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
         _migrate(connection)
-        connection.execute("INSERT OR REPLACE INTO fact VALUES ('repository', ?)", (identity,))
+        connection.execute("INSERT OR REPLACE INTO fact VALUES ('repository', ?)", (storable(identity),))
     return Index(connection, path)
 
 

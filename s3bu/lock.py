@@ -19,6 +19,7 @@ from s3bu.errors import LockedError, S3buError
 from s3bu.progress import Progress
 
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+_PID_BOUND = 1 << 31
 
 
 @contextmanager
@@ -77,7 +78,9 @@ def _locked(descriptor: int, job: str) -> LockedError:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         pid, started = int(holder["pid"]), str(holder["started"])[:40]
-    except (OSError, ValueError, KeyError, TypeError):
+        if not 1 < pid < _PID_BOUND:
+            raise ValueError("not a process")  # above all, nobody must be told to `kill -1`
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return LockedError(f"job '{job}' is being backed up by another process", hint="wait until it is done")
     return LockedError(
         f"job '{job}' is being backed up by process {pid} since {started}",

@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from s3bu.errors import S3buError
 
@@ -23,6 +24,13 @@ class Facts:
     has_conditional_writes: bool | None = None
 
 
+def _check(kept: dict[str, Any]) -> None:
+    """Refuse what this program never writes."""
+    recipients, has_conditional_writes = kept.get("recipients"), kept.get("has_conditional_writes")
+    if not isinstance(recipients, str | None) or not isinstance(has_conditional_writes, bool | None):
+        raise ValueError("something else where a fact belongs")
+
+
 class Remembered:
     """The facts about the repository of that `Storage.identity`, in `home`; read again before each change of it."""
 
@@ -34,10 +42,12 @@ class Remembered:
 
     def _load(self) -> Facts:
         try:
-            facts = Facts(**json.loads(self.path.read_bytes()))
+            kept = json.loads(self.path.read_bytes())
+            facts = Facts(**kept)
+            _check(kept)
         except FileNotFoundError:
             return Facts(self._identity)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise S3buError(
                 f"{self.path}: cannot be read ({error})",
                 hint="it holds the accepted recipients of the repository; compare them with `s3bu keys list`, "

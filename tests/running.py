@@ -14,6 +14,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -168,15 +169,34 @@ def _environment() -> Mapping[str, str]:
     return os.environ | {"PYTHONPATH": str(Path(s3bu.__file__).parents[1])}
 
 
-def peak_memory_mib(*arguments: Argument) -> int:
-    """Run the program as one of its own, which must succeed, and return the most memory that it had at once."""
+class Measured(NamedTuple):
+    """What a run said, how long it took, and the most memory that it had at once."""
+
+    result: Result
+    seconds: float
+    mib: int
+
+
+def measured(*arguments: Argument) -> Measured:
+    """Run the program as one of its own."""
     script = (
         "import os, re, sys; from s3bu.cli import main; code = main(sys.argv[1:]); "
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], flush=True); os._exit(code)"
     )
     command = [sys.executable, "-c", script, *(os.fsdecode(argument) for argument in arguments)]
-    ended = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, timeout=SECONDS, check=True)
-    return int(ended.stdout.split()[-1]) // 1024
+    begun = time.monotonic()
+    ended = subprocess.run(command, env=_environment(), capture_output=True, timeout=SECONDS, check=False)
+    *out, kib = os.fsdecode(ended.stdout).splitlines(keepends=True) or [""]
+    result = Result(ended.returncode, "".join(out), os.fsdecode(ended.stderr))
+    assert kib.strip().isdecimal(), result
+    return Measured(result, time.monotonic() - begun, int(kib) // 1024)
+
+
+def peak_memory_mib(*arguments: Argument) -> int:
+    """Run the program as one of its own, which must succeed, and return the most memory that it had at once."""
+    result, _, mib = measured(*arguments)
+    assert result.code == 0, result
+    return mib
 
 
 class Node(NamedTuple):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s3bu.crypto import MAX_RECIPIENTS, decrypt_stream, encrypt, encrypt_stream
-from s3bu.crypto.header import INTRO, MAX_HEADER_NBYTES, age_kind, read_header
+from s3bu.crypto.header import INTRO, MAX_HEADER_NBYTES, MAX_STANZAS, age_kind, read_header
 from s3bu.crypto.identities import Identity, new_identity, parse_identities
 from s3bu.crypto.passphrase import (
     encrypt_with_passphrase,
@@ -327,3 +327,19 @@ def test_other_files_are_no_age(start: bytes) -> None:
 @pytest.mark.parametrize("start", [b"age-encryption.org/v2\n", b"age-encryption.org/v1\r\n", b"age-encryption.org/v1"])
 def test_a_broken_age_file_is_not_taken_for_a_plain_one(start: bytes) -> None:
     assert age_kind(start) == "recipients"
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "words"),
+    [
+        (MAX_STANZAS, NoIdentityError, "no identity"),
+        (MAX_STANZAS + 1, IntegrityError, "more than 1,500 stanzas"),
+        (20_000, IntegrityError, "more than 1,500 stanzas"),
+    ],
+)
+def test_a_header_of_too_many_recipients_is_refused_before_a_library_takes_minutes_for_it(
+    count: int, error: type[Exception], words: str
+) -> None:
+    header = INTRO + b"-> a\n\n" * count + b"--- " + b"A" * 43 + b"\n"
+    with pytest.raises(error, match=words):
+        decrypt_stream(io.BytesIO(header + bytes(64)), io.BytesIO(), parse_identities(new_identity()[0], "here"))

@@ -180,6 +180,7 @@ def test_an_identity_tells_its_recipient_and_not_its_secret(secret_and_public: t
         ("age-encryption.org/v1\n-> scrypt", "encrypted with a passphrase"),
         ("-----BEGIN AGE ENCRYPTED FILE-----\n", "encrypted with a passphrase"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA", "line 1: an identity that is mistyped"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\n" + "AAAA\n" * 100_000, "line 1: longer than any identity"),
         ("AGE-PLUGIN-TOY-1QQQQ", "line 1: an identity that is mistyped"),
         (bech32("age-plugin-../sh-", b"content").upper(), "line 1: not an identity"),
     ],

@@ -72,7 +72,16 @@ def test_other_jobs_and_other_repositories_are_not_locked(tmp_path: Path) -> Non
                 pass
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"pid": "x"}', '{"pid": 1}', "\xff" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[1]", '{"pid": "x"}', '{"pid": 1}', "\xff" * 5000, "[" * 3000),
+        '{"pid": 1e999, "started": "today"}',
+        '{"pid": -1, "started": "today"}',
+        f'{{"pid": {"9" * 1000}, "started": "today"}}',
+    ],
+    ids=lambda text: repr(text[:40]),
+)
 def test_a_holder_that_cannot_be_read_is_another_process(tmp_path: Path, text: str) -> None:
     with hold(tmp_path, "there", "home", Listener()):
         lock_file(tmp_path).write_text(text, "latin-1")

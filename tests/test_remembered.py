@@ -60,8 +60,12 @@ def test_the_directory_is_the_users_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"null", b"[]", b"5", b'"x"', b"\xff", b'{"repository": "x", "unknown": 1}', b"{}"],
-    ids=repr,
+    [
+        *(b"", b"{", b"null", b"[]", b"5", b'"x"', b"\xff", b'{"repository": "x", "unknown": 1}', b"{}", b"[" * 5000),
+        b'{"repository": "x", "recipients": 5}',
+        b'{"repository": "x", "has_conditional_writes": "no"}',
+    ],
+    ids=lambda content: repr(content[:60]),
 )
 def test_a_broken_file_is_an_error_that_names_it_and_never_an_empty_memory(tmp_path: Path, content: bytes) -> None:
     path = Remembered(tmp_path, "place").path

@@ -69,6 +69,7 @@ def test_directories_are_parsed(text: str, path: str, tmp_path: Path, monkeypatc
         "file://",
         "~no-such-user-at-all/x",
         "/nul\0",
+        "~\0",
         "file:///nul%00",
     ],
 )

@@ -10,6 +10,8 @@ import pyrage
 from s3bu.errors import KeyringError
 
 _PLUGIN_LINE = re.compile(r"AGE-PLUGIN-([A-Z0-9+._-]+)-1[AC-HJ-NP-Z02-9]*")
+_KEY_BOUND = 32 * 1024
+"""No ssh key is longer, of RSA with 16,384 bits neither; pyrage takes time by the square of what looks like one."""
 _ENCRYPTED_STARTS = ("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----")
 
 
@@ -68,6 +70,8 @@ def _blocks(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _identity(block: str, place: str) -> Identity:
+    if len(block) > _KEY_BOUND:
+        raise KeyringError(f"{place}: longer than any identity")
     try:
         if block.startswith("-----BEGIN "):
             return Identity("ssh", None, pyrage.ssh.Identity.from_buffer(block.encode()))

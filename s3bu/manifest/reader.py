@@ -19,6 +19,9 @@ _SECOND = 1_000_000_000
 _BLOCK = 256 * 1024
 _LONGEST_LINE = 64 * 1024
 _NUMBER_BOUND = 1 << 63
+# Lines of different paths take more than 2.5 bytes each when they are packed, however regular they are; equal ones a
+# tenth of a byte, so that half a megabyte took 700 of memory.
+_FEWEST_LINES = 10_000
 
 _ENTRY = re.compile(rb"([0-9]{1,19}),(-?[0-9]{1,19}),(0[0-7]{0,4}),([0-9a-f]{64}|),([^,]+)")
 _CUT_ENTRY = re.compile(
@@ -35,6 +38,7 @@ _TIMESTAMP = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}
 
 _T = TypeVar("_T")
 _Fields = dict[bytes, bytes]
+Packed = Callable[[], int]
 
 
 class Readable(Protocol):
@@ -44,13 +48,17 @@ class Readable(Protocol):
         """Up to `size` bytes, and none only at the end."""
 
 
-def read_manifest(source: Readable, *, key: str, job: str, label: str) -> "ManifestReader":
+def read_manifest(
+    source: Readable, *, key: str, job: str, label: str, packed: Packed | None = None
+) -> "ManifestReader":
     """Begin to read the manifest that lies under `key` and should be one of this job and label.
 
+    Where it is unpacked while it is read, `packed` tells from how many bytes until then: one that gives more lines than
+    any snapshot packs into them was made to fill the memory of whoever reads it, and is refused at once.
     An `IntegrityError` says that it has a header that cannot be read, or one of another place: then an older or
     another label's manifest was copied to this key.
     """
-    reader = ManifestReader(source, key)
+    reader = ManifestReader(source, key, packed)
     header = reader.header
     if header is not None and (header.key, header.job, header.label) != (key, job, label):
         place = ascii(header.key[:200])
@@ -69,12 +77,13 @@ class ManifestReader:
     line, which the original may have left, was dropped) are complete after the iteration.
     """
 
-    def __init__(self, source: Readable, key: str) -> None:
+    def __init__(self, source: Readable, key: str, packed: Packed | None = None) -> None:
         self.header: Header | None = None
         self.warnings: list[str] = []
         self.is_truncated = False
         self._source = source
         self._key = key
+        self._packed = packed
         self._digest = hashlib.sha256()
         self._next_number = 1
         self._other_lines = 0
@@ -146,8 +155,13 @@ class ManifestReader:
             lines = complete.split(b"\n")[:-1]
             if max(map(len, (*lines, self._last_line))) > _LONGEST_LINE:
                 raise self._error("a line is longer than 64 KiB")
+            self._check_packing(self._next_number + len(lines))
             yield lines
             chunk = self._source.read(_BLOCK)
+
+    def _check_packing(self, number: int) -> None:
+        if self._packed is not None and number > _FEWEST_LINES + self._packed():
+            raise self._error("it has more lines than any snapshot packs into so few bytes")
 
     def _parse_lines(self, lines: list[bytes]) -> Iterator[Entry | FailedPath]:
         match, known = _ENTRY.fullmatch, self._known

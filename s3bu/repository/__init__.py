@@ -143,10 +143,11 @@ class Repository:
                 reader = open_passphrase(reader, passphrases, self._max_work_factor, name=key)
             start = reader.read(len(MAGIC))
             reader = _Prefixed(start, reader)
-            is_packed = start == MAGIC
-            if is_packed:
-                reader = GunzipReader(reader, origin=key)
-            yield PrivateObject(reader, download, is_encrypted, is_packed)
+            if start != MAGIC:
+                yield PrivateObject(reader, download, is_encrypted, None)
+                return
+            unpacked = GunzipReader(reader, origin=key)
+            yield PrivateObject(unpacked, download, is_encrypted, lambda: unpacked.nbytes_taken)
 
     def _put_private(self, key: str, write: Callable[[Writable], object]) -> None:
         """Encrypt and create what `write` writes, gzipped; `ObjectExists` when something lies there already."""
@@ -247,7 +248,7 @@ class Repository:
                     f"{key}: the manifest is not encrypted, so anybody with access to the bucket may have written it",
                     hint="if you know where it comes from, say --allow-plain",
                 )
-            manifest = read_manifest(private.reader, key=str(key), job=key.job, label=key.label)
+            manifest = read_manifest(private.reader, key=str(key), job=key.job, label=key.label, packed=private.packed)
             yield manifest, manifest.header.created if manifest.header else private.modified
 
     def read_snapshot(self, key: ManifestKey, *, allow_plain: bool = False) -> Snapshot:
@@ -323,12 +324,17 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class PrivateObject:
-    """A job or manifest that is open for reading."""
+    """A job or manifest that is open for reading; `packed` tells from how many bytes it was unpacked so far."""
 
     reader: Readable
     download: Download
     is_encrypted: bool
-    is_packed: bool
+    packed: Callable[[], int] | None
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is compressed."""
+        return self.packed is not None
 
     @property
     def modified(self) -> datetime:

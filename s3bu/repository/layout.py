@@ -11,11 +11,12 @@ FURTHER_RECIPIENTS = "repo/recipients-s3bu.txt"
 EPOCH = "repo/epoch"
 MARKS = "repo/marks/"
 
+# A directory may hold names that are no text, which stand as halves of surrogate pairs; no job or label has one.
 _MANIFEST = re.compile(
-    r"manifests/(?P<job>[^/]+)/(?P<label>.+)/(?P=job)-(?P=label)-(?P<day>\d{4}-\d\d-\d\d)-(?P<second>\d{5})\.csv\.gz",
+    r"manifests/(?P<job>[^/\ud800-\udfff]+)/(?P<label>[^\n\ud800-\udfff]+)/(?P=job)-(?P=label)-(?P<day>\d{4}-\d\d-\d\d)-(?P<second>\d{5})\.csv\.gz",
     re.ASCII,
 )
-_JOB = re.compile(r"jobs/(?P<job>[^/]+)/(?P=job)-(?P<version>[0-9]{3}|[1-9][0-9]{3,8})\.yml")
+_JOB = re.compile(r"jobs/(?P<job>[^/\ud800-\udfff]+)/(?P=job)-(?P<version>[0-9]{3}|[1-9][0-9]{3,8})\.yml")
 _CONTENT = re.compile(r"data/(?P<start>[0-9a-f]{4})/(?P<hash>(?P=start)[0-9a-f]{60})")
 
 

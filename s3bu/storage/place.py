@@ -101,9 +101,9 @@ def _file_url(text: str, rest: str) -> Place:
 
 
 def _directory(text: str) -> Place:
+    if "\0" in text:
+        raise UsageError(f"not a path: {text!r}")
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise UsageError(f"no such user: {text!r}")
-    if "\0" in path:
-        raise UsageError(f"not a path: {text!r}")
     return Place("directory", path=os.path.abspath(path))

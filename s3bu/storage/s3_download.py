@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Self
 
@@ -107,6 +107,8 @@ def _metadata(answer: Answer) -> dict[str, str]:
 
 def _modified(answer: Answer, request: Request) -> datetime:
     try:
-        return parsedate_to_datetime(answer.headers.get("last-modified", ""))
-    except ValueError as error:
+        modified = parsedate_to_datetime(answer.headers.get("last-modified", ""))
+        # HTTP has no other zone, so one that is not named is that.
+        return (modified if modified.tzinfo else modified.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise StorageError(f"{request.endpoint} answers for {request.url} without saying since when it is") from error

@@ -24,8 +24,9 @@ from s3bu.errors import (
 )
 from s3bu.storage.s3_exchange import HttpFault
 
-FAULTS: Final = (HttpFault, aws.BotoCoreError, aws.ClientError, OSError, ValueError)
-"""What boto3 and the transport raise; the last two stand for what boto3 lets through of keys and connections."""
+FAULTS: Final = (HttpFault, aws.BotoCoreError, aws.ClientError, OSError, ValueError, RuntimeError, ArithmeticError)
+"""What boto3 and the transport raise; the last four stand for what boto3 lets through of keys, connections, and times
+in answers that are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Listings and objects that s3bu did not write, or that no server should send."""
 
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -91,3 +92,38 @@ def test_metadata_in_capitals_is_read_in_lower_case() -> None:
     )
     with faulty_server(always(answer)) as server, opened(server.url) as storage, storage.open("x") as download:
         assert dict(download.metadata) == {"s3bu-encrypt": "age", "s3bu-scrypt-id": "Key 1"}
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("Mon, 02 Jan 2023 03:04:05", 1672628645), ("Mon, 02 Jan 2023 05:04:05 +0200", 1672628645)],
+)
+def test_the_time_of_an_object_is_of_utc_whatever_zone_it_is_written_in(written: str, seconds: int) -> None:
+    answer = response("200 OK", b"hello", f"Last-Modified: {written}", 'ETag: "abc"')
+    with faulty_server(always(answer)) as server, opened(server.url) as storage, storage.open("x") as download:
+        assert download.modified.tzinfo is UTC
+        assert download.modified.timestamp() == seconds
+
+
+@pytest.mark.parametrize(
+    "written", ["never", "", "Mon, 32 Jan 2023 03:04:05 GMT", "Mon, 2 Jan 99999999999999 3:04:05 GMT"]
+)
+def test_an_object_without_a_time_is_an_error(written: str) -> None:
+    answer = response("200 OK", b"hello", f"Last-Modified: {written}", 'ETag: "abc"')
+    with (
+        faulty_server(always(answer)) as server,
+        opened(server.url, patience=HASTY) as storage,
+        pytest.raises(StorageError, match="without saying since when"),
+    ):
+        storage.open("x")
+
+
+@pytest.mark.parametrize("written", ["never", "3:9999999999", "3:" + "9" * 22, ""])
+def test_a_listing_with_times_that_are_none_is_an_error(written: str) -> None:
+    answer = listing("p/a").replace(b"2023-01-02T03:04:05.000Z", written.encode().ljust(24))
+    with (
+        faulty_server(always(answer)) as server,
+        opened(server.url, prefix="p", patience=HASTY) as storage,
+        pytest.raises(StorageError, match="failed at"),
+    ):
+        list(storage.list(""))
