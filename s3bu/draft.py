@@ -7,7 +7,7 @@ scan saw, by what came of reading it, to what the snapshot says of it.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED, Difference, carried, is_same
 from s3bu.index import AT, Index, IndexedSnapshot
@@ -44,6 +44,10 @@ class Tally:
     unmodified: int = 0
     nfiles: int = 0
     nbytes: int = 0
+
+
+Existing = TypeVar("Existing")
+"""What stands for a newest entry where a draft is laid over them."""
 
 
 class Settled(NamedTuple):
@@ -308,8 +312,8 @@ class Draft:
     # --- the snapshot whole, and what it changes in the index
 
     def over(
-        self, current: Iterable[tuple[bytes, bytes]], *, after: bytes, until: bytes | None = None
-    ) -> Iterator[tuple[bytes, bytes | Settled]]:
+        self, current: Iterable[tuple[bytes, Existing]], *, after: bytes, until: bytes | None = None
+    ) -> Iterator[tuple[bytes, Existing | Settled]]:
         """Yield by sort key what the snapshot says between two keys: the draft's paths, and the current others.
 
         `current` is something by sort key for each newest entry between these keys, in order.

@@ -18,7 +18,7 @@ from s3bu.compare import CARRIED
 from s3bu.compression import gunzip_member, gzip_member
 from s3bu.draft import Draft, Settled
 from s3bu.index import Index
-from s3bu.manifest import FailedPath, count_files, format_entry, format_failed, sort_key, split_entries
+from s3bu.manifest import Entry, FailedPath, count_files, format_entry, format_failed, sort_key, split_entries
 from s3bu.spans import Packed, Span
 
 
@@ -50,7 +50,7 @@ class Lines:
     def _of_span(self, start: bytes, span: Span) -> Iterator[Stretch]:
         packed = spans.kept_lines(self._index, self._source, span)
         if packed is None:
-            rows = self._rows(start, span.last_key)
+            rows: Iterable[tuple[bytes, bytes | Entry]] = self._rows(start, span.last_key)
         else:
             lines = _unpacked(packed, span)
             if not self._draft.has_any(after=start, until=span.last_key):
@@ -59,27 +59,27 @@ class Lines:
             rows = self._kept_rows(start, span, lines)
         yield from self._formatted(self._draft.over(rows, after=start, until=span.last_key))
 
-    def _rows(self, start: bytes, until: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        """Yield sort key and lines of the newest entries."""
+    def _rows(self, start: bytes, until: bytes | None) -> Iterator[tuple[bytes, Entry]]:
+        """Yield sort key and entry of the newest ones; those that the draft replaces may have no lines at all."""
         for entry in self._index.currents(self._source, after=start, until=until):
-            yield sort_key(entry.path), format_entry(entry)
+            yield sort_key(entry.path), entry
 
     def _kept_rows(self, start: bytes, span: Span, lines: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Return the same from kept lines; only the keys are read."""
+        """Return sort key and kept lines of the same; only the keys are read."""
         keys = self._index.current_keys(self._source, after=start, until=span.last_key)
         found = split_entries(lines)
         if len(keys) != len(found):
             raise _damaged(span)
         return zip(keys, found, strict=True)
 
-    def _formatted(self, found: Iterable[tuple[bytes, bytes | Settled]]) -> Iterator[Stretch]:
+    def _formatted(self, found: Iterable[tuple[bytes, bytes | Entry | Settled]]) -> Iterator[Stretch]:
         """Yield stretches of as many entries as a new span has, and note those that may be kept."""
         open_one = _Open()
         for key, one in found:
             if isinstance(one, Settled):
                 self._add_settled(open_one, key, one)
             else:
-                open_one.add(key, one)
+                open_one.add(key, format_entry(one) if isinstance(one, Entry) else one)
             if open_one.nentries == spans.COUNT:
                 yield self._closed(open_one)
                 open_one = _Open()
