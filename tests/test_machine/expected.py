@@ -4,14 +4,19 @@ Mostly that is one thing a path. A machine that never looked at a file itself ha
 (docs/architecture.md, rule 7), so a rewrite that leaves both as they were may pass it: then two things are right.
 """
 
+import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED
-from s3bu.manifest import FILE, Entry
+from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry
+from s3bu.repository import Snapshot
 from tests.fakes import SECOND, hash_of
+from tests.running import tree
 from tests.test_machine.source import Node, Source, above_of
 
 
@@ -46,7 +51,7 @@ class Machine:
 
     def look(self, source: Source, told: Told) -> None:
         """Note what the machine saw when it made, or confirmed, a snapshot."""
-        known = (path for path, said in told.said.items() if said.kind == FILE and not _has_failed(path, told.failed))
+        known = (path for path, said in told.said.items() if said.kind == FILE and not has_failed(path, told.failed))
         self.looked = {path: (told.said[path], source.stamps[path]) for path in known}
 
 
@@ -54,6 +59,26 @@ def said_of_entry(entry: Entry) -> Said:
     if entry.kind == FILE:
         return Said(FILE, entry.mode, entry.mtime_ns // SECOND, entry.nbytes, entry.hash)
     return Said(entry.kind, entry.mode, 0, 0, entry.target)
+
+
+def said_of_all(entries: Iterable[Entry]) -> dict[bytes, Said]:
+    return {entry.path: said_of_entry(entry) for entry in entries}
+
+
+def told_of(snapshot: Snapshot) -> Told:
+    return Told(said_of_all(snapshot.entries), frozenset(failed.path for failed in snapshot.failed))
+
+
+def said_of_tree(root: Path) -> dict[bytes, Said]:
+    """Return what lies there, by means of its own, as a snapshot would say it."""
+    found = {}
+    for path, node in tree(root).items():
+        if node.kind == stat.S_IFREG:
+            nbytes = os.lstat(os.path.join(os.fsencode(root), path)).st_size
+            found[path] = Said(FILE, node.mode, node.mtime, nbytes, node.content)
+        else:
+            found[path] = Said(DIRECTORY if node.kind == stat.S_IFDIR else SYMLINK, node.mode, 0, 0, node.content)
+    return found
 
 
 def said_of_node(node: Node) -> Said:
@@ -99,7 +124,7 @@ def _carried(said: Said | None) -> Said | None:
     return said._replace(mtime=0) if said is not None and said.kind == FILE else said
 
 
-def _has_failed(path: bytes, failed: Iterable[bytes]) -> bool:
+def has_failed(path: bytes, failed: Iterable[bytes]) -> bool:
     return path in failed or any(above in failed for above in above_of(path))
 
 
@@ -118,7 +143,7 @@ def _status(path: bytes, earlier: Told, later: Told) -> str:
     before, now = earlier.said.get(path), later.said.get(path)
     if now is None:
         return REMOVED
-    if _has_failed(path, later.failed):
+    if has_failed(path, later.failed):
         return CARRIED
     if before is None:
         return NEW

@@ -5,7 +5,6 @@ After each run every content is held to its name, the newest snapshot to the mod
 
 import os
 import shutil
-import stat
 import tempfile
 import time
 from contextlib import ExitStack, closing
@@ -19,9 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from s3bu.backup import Options, Outcome
 from s3bu.backup import run as run_backup
 from s3bu.index import index_path
-from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL
 from s3bu.progress import Silent
-from s3bu.repository import Snapshot
 from s3bu.repository.layout import ManifestKey, parse_content_key
 from s3bu.restore import plan_restore
 from s3bu.restore import run as run_restore
@@ -29,8 +27,7 @@ from s3bu.restore.target import Target
 from s3bu.sync import sync
 from tests.fakes import OLD, Listener, World, check_content, without_override
 from tests.rounds import rounds
-from tests.running import tree
-from tests.test_machine.expected import Machine, Said, Told, choices, differences, said_of_entry
+from tests.test_machine.expected import Machine, Said, Told, choices, differences, said_of_all, said_of_tree, told_of
 from tests.test_machine.source import Clock, Source
 
 EXAMPLES = rounds(200)
@@ -172,7 +169,7 @@ class BackupMachine(RuleBasedStateMachine):
         with closing(world.index(home)) as index:
             sync(world.reopen(home), index, Silent())
             snapshots = index.snapshots(index.source("home", "docs"))
-            found = {one.key: _told(index.entries(one.source, one.number)) for one in snapshots}
+            found = {one.key: said_of_all(index.entries(one.source, one.number)) for one in snapshots}
         assert found == {str(key): told.said for key, told in self._told.items()}
 
     @precondition(lambda self: self._told)
@@ -184,7 +181,9 @@ class BackupMachine(RuleBasedStateMachine):
         target = self._world.root / "target"
         failed = self._restore(key, target)
         assert failed == self._told[key].failed
-        assert _restored(target) == {path: said for path, said in self._told[key].said.items() if said.kind != SPECIAL}
+        assert said_of_tree(target) == {
+            path: said for path, said in self._told[key].said.items() if said.kind != SPECIAL
+        }
         shutil.rmtree(target)
 
     def _restore(self, key: ManifestKey, target: Path) -> set[bytes]:
@@ -225,7 +224,7 @@ class BackupMachine(RuleBasedStateMachine):
         """Return the newest snapshot as it stands in the repository; without a new one it is that of before."""
         keys = self._world.manifest_keys()
         assert keys == sorted([*self._told, *([outcome.published] if outcome.published else [])])
-        return _told_of(self._world.repository.read_snapshot(keys[-1]))
+        return told_of(self._world.repository.read_snapshot(keys[-1]))
 
     def _check(self, now: Told, may_be: dict[bytes, set[tuple[Said | None, bool]]]) -> None:
         assert now.said.keys() | now.failed <= may_be.keys()
@@ -249,26 +248,6 @@ class BackupMachine(RuleBasedStateMachine):
 
 
 _QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
-
-
-def _told_of(snapshot: Snapshot) -> Told:
-    return Told(_told(snapshot.entries), frozenset(failed.path for failed in snapshot.failed))
-
-
-def _told(entries: object) -> dict[bytes, Said]:
-    return {entry.path: said_of_entry(entry) for entry in entries}  # type: ignore[attr-defined]
-
-
-def _restored(target: Path) -> dict[bytes, Said]:
-    """Return what lies there, by means of its own, as a snapshot would say it."""
-    found = {}
-    for path, node in tree(target).items():
-        if node.kind == stat.S_IFREG:
-            nbytes = os.lstat(os.path.join(os.fsencode(target), path)).st_size
-            found[path] = Said(FILE, node.mode, node.mtime, nbytes, node.content)
-        else:
-            found[path] = Said(DIRECTORY if node.kind == stat.S_IFDIR else SYMLINK, node.mode, 0, 0, node.content)
-    return found
 
 
 TestBackupMachine = BackupMachine.TestCase

@@ -1,0 +1,211 @@
+"""What is run while something fails, on what, and what may be true afterwards."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3bu.cli.opening import NOTHING_COMMON, open_repository
+from s3bu.index import open_index
+from s3bu.progress import Silent
+from tests.fakes import check_content
+from tests.running import Result, Scene, run, succeed, tree, write_file
+from tests.test_machine.expected import Said, Told, has_failed, said_of_all, said_of_tree, told_of
+
+KIB = 1024
+LARGE = 200 * KIB
+"""More than one put takes in these tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A scene in the state from which each run starts, kept aside so that it can be put back."""
+
+    scene: Scene
+
+    @property
+    def _aside(self) -> Path:
+        return self.scene.root / "aside"
+
+    def keep(self) -> None:
+        """Keep what a run may change; the source stays where it is, and so its inodes."""
+        for name in ("repository", "keys", "target"):
+            if (self.scene.root / name).exists():
+                shutil.copytree(self.scene.root / name, self._aside / name, symlinks=True)
+
+    def put_back(self) -> None:
+        for name in ("repository", "keys", "target"):
+            shutil.rmtree(self.scene.root / name, ignore_errors=True)
+            if (self._aside / name).exists():
+                shutil.copytree(self._aside / name, self.scene.root / name, symlinks=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One command: how its stage is set, how it is run, what holds after a run that met a failure, and after the next.
+
+    `again` is the clean run.
+    """
+
+    set_up: Callable[[Scene], None]
+    run: Callable[[Scene], Result]
+    check: Callable[[Scene, Result], None]
+    again: Callable[[Scene], None]
+
+
+def fill(scene: Scene) -> None:
+    scene.make()
+    for name in ("a", "b", "directory/c"):
+        write_file(scene.source / name, f"content of {name}")
+    write_file(scene.source / "large", os.urandom(LARGE))
+    (scene.source / "empty").mkdir()
+    (scene.source / "link").symlink_to("a")
+
+
+def change(scene: Scene) -> None:
+    """Back up, and change something of every kind."""
+    fill(scene)
+    succeed("backup", scene.repository, scene.job)
+    write_file(scene.source / "a", "new content of a")
+    (scene.source / "b").unlink()
+    write_file(scene.source / "directory" / "d", "content of d")
+    write_file(scene.source / "directory" / "deeper" / "e", "content of e")
+    write_file(scene.source / "another large", os.urandom(LARGE))
+    (scene.source / "directory").chmod(0o700)
+
+
+def back_up_both(scene: Scene) -> None:
+    change(scene)
+    succeed("backup", scene.repository, scene.job)
+
+
+def fill_target(scene: Scene) -> None:
+    back_up_both(scene)
+    write_file(scene.target / "a", "mine")
+    write_file(scene.target / "directory" / "d", "content of d", mode=0o600)
+    write_file(scene.target / "mine", "mine")
+    (scene.target / "link").symlink_to("elsewhere")
+
+
+def lose_index(scene: Scene) -> None:
+    back_up_both(scene)
+    shutil.rmtree(scene.keys / "index")
+
+
+# --- what holds
+
+
+def snapshots(scene: Scene) -> dict[str, Told]:
+    """Return what each snapshot says, oldest first, and hold every content to its name."""
+    with open_repository(str(scene.repository), NOTHING_COMMON) as repository:
+        for found, _ in repository.objects():
+            check_content(repository, found)
+        stored = {found for found, _ in repository.objects()}
+        told = {str(one.key): told_of(repository.read_snapshot(one.key)) for one in repository.manifests()}
+    named = {said.what for one in told.values() for said in one.said.values() if said.kind == "file"}
+    assert named <= stored
+    return told
+
+
+def check_backup(scene: Scene, result: Result) -> None:
+    """Hold the newest snapshot to the source, as far as the run did not say that something failed."""
+    before = set(manifests_aside(scene))
+    told, truth = snapshots(scene), said_of_tree(scene.source)
+    assert before <= told.keys()
+    new = sorted(told.keys() - before)
+    assert len(new) <= 1
+    if result.code == 0:
+        assert (result.errors, new != []) == ([], True)
+        assert told[new[0]] == Told(truth)
+        return
+    assert result.errors, result
+    for key in new:
+        check_truth(told[key], truth)
+        assert result.code != 3 or told[key].failed == {os.fsencode(path) for path in result.failed}
+
+
+def manifests_aside(scene: Scene) -> list[str]:
+    base = scene.root / "aside" / "repository"
+    return [str(path.relative_to(base)) for path in base.rglob("*.csv.gz")]
+
+
+def check_truth(told: Told, truth: dict[bytes, Said]) -> None:
+    """Hold a snapshot to what is there: all is said that did not fail, and nothing else but earlier states."""
+    for path in told.said.keys() | truth.keys():
+        if not has_failed(path, told.failed):
+            assert told.said.get(path) == truth.get(path), path
+
+
+def check_backup_again(scene: Scene) -> None:
+    succeed("backup", scene.repository, scene.job)
+    told = snapshots(scene)
+    assert told[max(told)] == Told(said_of_tree(scene.source))
+    assert not list((scene.repository / "data").rglob(".s3bu*"))
+
+
+def check_restore(scene: Scene, result: Result) -> None:
+    """Hold each name in the target to what it should be or was; only what the run said failed may be otherwise."""
+    truth, found = tree(scene.source), tree(scene.target) if scene.target.exists() else {}
+    aside = scene.root / "aside" / "target"
+    earlier = tree(aside) if aside.exists() else {}
+    for path, node in found.items():
+        if b".s3bu-" not in path and path in truth and node.content != truth[path].content:
+            assert node == earlier[path], path
+    assert earlier.keys() <= found.keys()
+    wrong = {path for path in truth if found.get(path) != truth[path]}
+    if result.code == 0:
+        assert (wrong, result.errors) == (set(), [])
+        return
+    assert result.errors, result
+    if result.code == 3:
+        failed = {os.fsencode(path) for path in result.failed}
+        assert {path for path in wrong if not has_failed(path, failed)} == set()
+
+
+def check_restore_again(*options: str) -> Callable[[Scene], None]:
+    def check(scene: Scene) -> None:
+        succeed("restore", scene.repository, "home/src", scene.target, *options)
+        aside = scene.root / "aside" / "target"
+        own = tree(aside).keys() - tree(scene.source).keys() if aside.exists() else set()
+        found, truth = tree(scene.target), tree(scene.source)
+        assert found.keys() == own | truth.keys(), found.keys() ^ (own | truth.keys())
+        wrong = {path: (found[path], truth[path]) for path in truth if found[path] != truth[path]}
+        assert not wrong, wrong
+
+    return check
+
+
+def check_sync(scene: Scene, result: Result) -> None:
+    """Hold the index to the manifests: each snapshot that it has it has whole."""
+    told = snapshots(scene)
+    found = _indexed(scene)
+    assert all(found[key] == told[key].said for key in found)
+    if result.code == 0:
+        assert found.keys() == told.keys()
+        assert result.errors == []
+    else:
+        assert result.errors or "could not be opened" in result.out, result
+
+
+def check_sync_again(scene: Scene) -> None:
+    succeed("index", "sync", scene.repository)
+    assert _indexed(scene).keys() == snapshots(scene).keys()
+
+
+def _indexed(scene: Scene) -> dict[str, dict[bytes, Said]]:
+    with closing(open_index(scene.keys, str(scene.repository.resolve()), Silent())) as index:
+        taken = [one for one in index.snapshots() if one.error is None]
+        return {one.key: said_of_all(index.entries(one.source, one.number)) for one in taken}
+
+
+SCENARIOS = {
+    "first backup": Scenario(fill, lambda scene: scene.backup(), check_backup, check_backup_again),
+    "backup of changes": Scenario(change, lambda scene: scene.backup(), check_backup, check_backup_again),
+    "restore": Scenario(back_up_both, lambda scene: scene.restore(), check_restore, check_restore_again("-f")),
+    "restore over a tree": Scenario(
+        fill_target, lambda scene: scene.restore("-o"), check_restore, check_restore_again("-o")
+    ),
+    "sync": Scenario(lose_index, lambda scene: run("index", "sync", scene.repository), check_sync, check_sync_again),
+}
