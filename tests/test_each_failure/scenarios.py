@@ -111,24 +111,26 @@ def snapshots(scene: Scene) -> dict[str, Told]:
 
 def check_backup(scene: Scene, result: Result) -> None:
     """Hold the newest snapshot to the source, as far as the run did not say that something failed."""
-    before = set(manifests_aside(scene))
-    told, truth = snapshots(scene), said_of_tree(scene.source)
-    assert before <= told.keys()
-    new = sorted(told.keys() - before)
-    assert len(new) <= 1
+    new = check_new_snapshots(scene)
     if result.code == 0:
-        assert (result.errors, new != []) == ([], True)
-        assert told[new[0]] == Told(truth)
+        assert result.errors == []
+        assert new == [Told(said_of_tree(scene.source))]
         return
     assert result.errors, result
-    for key in new:
-        check_truth(told[key], truth)
-        assert result.code != 3 or told[key].failed == {os.fsencode(path) for path in result.failed}
+    assert result.code != 3 or all(one.failed == {os.fsencode(path) for path in result.failed} for one in new)
 
 
-def manifests_aside(scene: Scene) -> list[str]:
+def check_new_snapshots(scene: Scene) -> list[Told]:
+    """Return what was published since the stage was set, if anything, and hold it to the source."""
     base = scene.root / "aside" / "repository"
-    return [str(path.relative_to(base)) for path in base.rglob("*.csv.gz")]
+    before = {str(path.relative_to(base)) for path in base.rglob("*.csv.gz")}
+    told = snapshots(scene)
+    assert before <= told.keys()
+    new = [told[key] for key in told if key not in before]
+    assert len(new) <= 1
+    for one in new:
+        check_truth(one, said_of_tree(scene.source))
+    return new
 
 
 def check_truth(told: Told, truth: dict[bytes, Said]) -> None:
@@ -147,14 +149,7 @@ def check_backup_again(scene: Scene) -> None:
 
 def check_restore(scene: Scene, result: Result) -> None:
     """Hold each name in the target to what it should be or was; only what the run said failed may be otherwise."""
-    truth, found = tree(scene.source), tree(scene.target) if scene.target.exists() else {}
-    aside = scene.root / "aside" / "target"
-    earlier = tree(aside) if aside.exists() else {}
-    for path, node in found.items():
-        if b".s3bu-" not in path and path in truth and node.content != truth[path].content:
-            assert node == earlier[path], path
-    assert earlier.keys() <= found.keys()
-    wrong = {path for path in truth if found.get(path) != truth[path]}
+    wrong = check_target(scene)
     if result.code == 0:
         assert (wrong, result.errors) == (set(), [])
         return
@@ -162,6 +157,18 @@ def check_restore(scene: Scene, result: Result) -> None:
     if result.code == 3:
         failed = {os.fsencode(path) for path in result.failed}
         assert {path for path in wrong if not has_failed(path, failed)} == set()
+
+
+def check_target(scene: Scene) -> set[bytes]:
+    """Hold each name in the target to verified content, or to what was there; return the paths that differ."""
+    truth, found = tree(scene.source), tree(scene.target) if scene.target.exists() else {}
+    aside = scene.root / "aside" / "target"
+    earlier = tree(aside) if aside.exists() else {}
+    for path, node in found.items():
+        if b".s3bu-" not in path and path in truth and node.content != truth[path].content:
+            assert node == earlier[path], path
+    assert earlier.keys() <= found.keys()
+    return {path for path in truth if found.get(path) != truth[path]}
 
 
 def check_restore_again(*options: str) -> Callable[[Scene], None]:
@@ -179,19 +186,24 @@ def check_restore_again(*options: str) -> Callable[[Scene], None]:
 
 def check_sync(scene: Scene, result: Result) -> None:
     """Hold the index to the manifests: each snapshot that it has it has whole."""
-    told = snapshots(scene)
-    found = _indexed(scene)
-    assert all(found[key] == told[key].said for key in found)
+    is_whole = check_indexed(scene)
     if result.code == 0:
-        assert found.keys() == told.keys()
+        assert is_whole
         assert result.errors == []
     else:
         assert result.errors or "could not be opened" in result.out, result
 
 
+def check_indexed(scene: Scene) -> bool:
+    """Hold the snapshots that the index has to their manifests, and say whether it has all."""
+    told, found = snapshots(scene), _indexed(scene)
+    assert found == {key: told[key].said for key in found}
+    return found.keys() == told.keys()
+
+
 def check_sync_again(scene: Scene) -> None:
     succeed("index", "sync", scene.repository)
-    assert _indexed(scene).keys() == snapshots(scene).keys()
+    assert check_indexed(scene)
 
 
 def _indexed(scene: Scene) -> dict[str, dict[bytes, Said]]:
