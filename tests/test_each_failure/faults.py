@@ -70,7 +70,7 @@ class Faults:
 
     def storage_error(self, name: str) -> StorageError:
         kind = _STORAGE_ERRORS[self.number % len(_STORAGE_ERRORS)]
-        if name == "open" and self.number % 5 == 0:
+        if name.startswith("open data/") and self.number % 5 == 0:
             kind = ObjectNotFound
         return kind(f"{name}: the server is unwell")
 
@@ -207,7 +207,7 @@ class StruckStorage:
             yield _StruckUpload(self._call, upload)
 
     def open(self, key: str, *, start: int = 0) -> "_StruckDownload":
-        with self._call(READING, "open"):
+        with self._call(READING, f"open {key}"):
             download = self._storage.open(key, start=start)
         return _StruckDownload(self._call, download)
 
