@@ -43,6 +43,8 @@ from s3bu.storage.memory import MemoryStorage, MemoryUpload, StoredObject
 SECOND = 1_000_000_000
 OLD = 1_600_000_000
 """A time long past, in seconds: a file of it is never racy."""
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where a test of a great many small files keeps them, for `tempfile`."""
 _stretch_elsewhere = passphrase._stretch
 PACKED = {"s3bu-encrypt": "age", "s3bu-compress": "gzip"}
 RAW = {"s3bu-encrypt": "age"}

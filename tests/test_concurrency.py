@@ -3,10 +3,8 @@
 After each round all that is published is held to what is stored and to the sources.
 """
 
-import os
 import random
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from s3bu.errors import LockedError
-from tests.fakes import quicken_scrypt
 from tests.processes import Forked, forked, seeded
 from tests.rounds import rounds
-from tests.running import Argument, Result, Scene, own_environment, succeed, tree, write_file, write_job
-from tests.test_each_failure.scenarios import snapshots
+from tests.running import Argument, Result, Scene, succeed, tree, write_file, write_job
+from tests.test_each_failure.scenarios import quick_scene, snapshots
 from tests.test_killed import check_index
 from tests.test_machine.expected import Told, said_of_tree
 
@@ -26,7 +23,6 @@ ROUNDS = rounds(5)
 PROCESSES = 8
 SEED = random.randrange(2**32)
 LOCKED = LockedError.exit_code
-_QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +50,12 @@ class Machines:
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
-    quicken_scrypt(monkeypatch)
-    with tempfile.TemporaryDirectory(dir=_QUICK) as directory:
-        scene = Scene(Path(directory).resolve())
-        with own_environment(scene.keys):
-            scene.make()
-            write_file(scene.source / "stays", "what stays")
-            machines = Machines(scene)
-            shutil.copytree(scene.keys, machines.homes[1])
-            yield machines
+    with quick_scene(monkeypatch) as scene:
+        scene.make()
+        write_file(scene.source / "stays", "what stays")
+        machines = Machines(scene)
+        shutil.copytree(scene.keys, machines.homes[1])
+        yield machines
 
 
 def each_round(source: Path) -> Iterator[random.Random]:

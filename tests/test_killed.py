@@ -3,13 +3,11 @@
 Most runs are forked from this process, so that hundreds of kills take minutes; a few are started as users start them.
 """
 
-import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,14 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from s3bu import restore, store
 from s3bu.index import index_path
-from tests.fakes import quicken_scrypt
 from tests.processes import forked, seeded
 from tests.rounds import rounds
-from tests.running import Scene, listing, own_environment, run, succeed, tree
+from tests.running import Scene, listing, run, succeed, tree
 from tests.test_each_failure.scenarios import (
-    KIB,
     Stage,
     back_up_both,
     change,
@@ -34,37 +29,21 @@ from tests.test_each_failure.scenarios import (
     check_sync_again,
     check_target,
     lose_index,
+    quick_scene,
     snapshots,
 )
 from tests.test_machine.expected import Told, said_of_tree
 
+Command = tuple[str | Path, ...]
 KILLS = rounds(12)
 KILLS_AS_STARTED = rounds(2)
 SEED = random.randrange(2**32)
-_QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 @pytest.fixture
-def make_stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[Scene], None]], Stage]]:
-    """Return what makes a stage; a put takes no more than 64 KiB, so that what is large is so soon."""
-    quicken_scrypt(monkeypatch)
-    for module in (store, restore):
-        monkeypatch.setattr(module, "PART_BOUND", 64 * KIB)
-        monkeypatch.setattr(module, "_BATCH_NBYTES", 16 * KIB)
-    with tempfile.TemporaryDirectory(dir=_QUICK) as directory:
-        scene = Scene(Path(directory).resolve())
-        with own_environment(scene.keys):
-
-            def make(set_up: Callable[[Scene], None]) -> Stage:
-                set_up(scene)
-                stage = Stage(scene)
-                stage.keep()
-                return stage
-
-            yield make
-
-
-Command = tuple[str | Path, ...]
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    with quick_scene(monkeypatch) as scene:
+        yield scene
 
 
 def killed_again_and_again(stage: Stage, command: Command, check: Callable[[], None]) -> None:
@@ -124,28 +103,24 @@ def check_sync(scene: Scene) -> None:
     check_sync_again(scene)
 
 
-def test_a_backup_that_is_killed_leaves_nothing_wrong_and_is_finished_by_the_next(make_stage: object) -> None:
-    stage = make_stage(change)  # type: ignore[operator]
-    scene = stage.scene
+def test_a_backup_that_is_killed_leaves_nothing_wrong_and_is_finished_by_the_next(scene: Scene) -> None:
+    stage = Stage.set(scene, change)
     killed_again_and_again(stage, ("backup", scene.repository, scene.job), lambda: check_backup(scene))
 
 
-def test_a_restore_that_is_killed_leaves_whole_files_and_is_finished_by_the_next(make_stage: object) -> None:
-    stage = make_stage(back_up_both)  # type: ignore[operator]
-    scene = stage.scene
+def test_a_restore_that_is_killed_leaves_whole_files_and_is_finished_by_the_next(scene: Scene) -> None:
+    stage = Stage.set(scene, back_up_both)
     command = ("restore", scene.repository, "home/src", scene.target, "-f")
     killed_again_and_again(stage, command, lambda: check_restore(scene))
 
 
-def test_a_sync_that_is_killed_leaves_whole_snapshots_and_is_finished_by_the_next(make_stage: object) -> None:
-    stage = make_stage(lose_index)  # type: ignore[operator]
-    scene = stage.scene
+def test_a_sync_that_is_killed_leaves_whole_snapshots_and_is_finished_by_the_next(scene: Scene) -> None:
+    stage = Stage.set(scene, lose_index)
     killed_again_and_again(stage, ("index", "sync", scene.repository), lambda: check_sync(scene))
 
 
-def test_a_program_that_is_killed_as_users_start_it_is_finished_by_the_next(make_stage: object) -> None:
-    stage = make_stage(change)  # type: ignore[operator]
-    scene, chance = stage.scene, random.Random(SEED)
+def test_a_program_that_is_killed_as_users_start_it_is_finished_by_the_next(scene: Scene) -> None:
+    stage, chance = Stage.set(scene, change), random.Random(SEED)
     command = [sys.executable, "-m", "s3bu", "backup", str(scene.repository), str(scene.job)]
     begin = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)

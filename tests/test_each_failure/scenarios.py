@@ -2,16 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from s3bu import restore, store
 from s3bu.cli.opening import NOTHING_COMMON, open_repository
 from s3bu.index import open_index
 from s3bu.progress import Silent
-from tests.fakes import check_content
-from tests.running import Result, Scene, run, succeed, tree, write_file
+from tests.fakes import IN_MEMORY, check_content, quicken_scrypt
+from tests.running import Result, Scene, own_environment, run, succeed, tree, write_file
 from tests.test_machine.expected import Said, Told, has_failed, said_of_all, said_of_tree, told_of
 
 KIB = 1024
@@ -29,8 +33,15 @@ class Stage:
     def _aside(self) -> Path:
         return self.scene.root / "aside"
 
-    def keep(self) -> None:
-        """Keep what a run may change; the source stays where it is, and so its inodes."""
+    @classmethod
+    def set(cls, scene: Scene, set_up: Callable[[Scene], None]) -> "Stage":
+        """Set the stage, and keep what a run may change; the source stays where it is, and so its inodes."""
+        set_up(scene)
+        stage = cls(scene)
+        stage._keep()
+        return stage
+
+    def _keep(self) -> None:
         for name in ("repository", "keys", "target"):
             if (self.scene.root / name).exists():
                 shutil.copytree(self.scene.root / name, self._aside / name, symlinks=True)
@@ -40,6 +51,22 @@ class Stage:
             shutil.rmtree(self.scene.root / name, ignore_errors=True)
             if (self._aside / name).exists():
                 shutil.copytree(self._aside / name, self.scene.root / name, symlinks=True)
+
+
+@contextmanager
+def quick_scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """Hold a scene for whose runs scrypt takes no time, in memory where there is a disk of it.
+
+    A put takes no more than 64 KiB, so that a large file need not be long.
+    """
+    quicken_scrypt(monkeypatch)
+    for module in (store, restore):
+        monkeypatch.setattr(module, "PART_BOUND", 64 * KIB)
+        monkeypatch.setattr(module, "_BATCH_NBYTES", 16 * KIB)
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
+        scene = Scene(Path(directory).resolve())
+        with own_environment(scene.keys):
+            yield scene
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,17 @@
 """No failure makes a run lie, lose what was there, or leave what the next clean run cannot make whole."""
 
 import itertools
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from s3bu import restore, store
-from tests.fakes import quicken_scrypt
 from tests.rounds import rounds
-from tests.running import Scene, own_environment
 from tests.test_each_failure.faults import DOMAINS, MANNERS, Faults, armed
-from tests.test_each_failure.scenarios import KIB, SCENARIOS, Scenario, Stage
+from tests.test_each_failure.scenarios import SCENARIOS, Scenario, Stage, quick_scene
 
 STEP = max(60 // rounds(1), 1)
 """Every so manieth operation fails; with `S3BU_ROUNDS=60` each of them."""
 STEPS = {"files": STEP, "storage": max(STEP // 6, 1), "index": max(STEP // 2, 1)}
-_QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 @pytest.fixture(params=SCENARIOS)
@@ -28,18 +21,8 @@ def scenario(request: pytest.FixtureRequest) -> Scenario:
 
 @pytest.fixture
 def stage(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    """The scene of the scenario; a put takes no more than 64 KiB, so that what is large is so soon."""
-    quicken_scrypt(monkeypatch)
-    for module in (store, restore):
-        monkeypatch.setattr(module, "PART_BOUND", 64 * KIB)
-        monkeypatch.setattr(module, "_BATCH_NBYTES", 16 * KIB)
-    with tempfile.TemporaryDirectory(dir=_QUICK) as directory:
-        scene = Scene(Path(directory).resolve())
-        with own_environment(scene.keys):
-            scenario.set_up(scene)
-            stage = Stage(scene)
-            stage.keep()
-            yield stage
+    with quick_scene(monkeypatch) as scene:
+        yield Stage.set(scene, scenario.set_up)
 
 
 def failures(domain: str) -> Iterator[tuple[int, str]]:

@@ -25,7 +25,7 @@ from s3bu.restore import plan_restore
 from s3bu.restore import run as run_restore
 from s3bu.restore.target import Target
 from s3bu.sync import sync
-from tests.fakes import OLD, Listener, World, check_content, without_override
+from tests.fakes import IN_MEMORY, OLD, Listener, World, check_content, without_override
 from tests.rounds import rounds
 from tests.test_machine.expected import Machine, Said, Told, choices, differences, said_of_all, said_of_tree, told_of
 from tests.test_machine.source import Clock, Source
@@ -48,7 +48,7 @@ class BackupMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._stack = ExitStack()
-        directory = self._stack.enter_context(tempfile.TemporaryDirectory(dir=_QUICK))
+        directory = self._stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY))
         monkeypatch = self._stack.enter_context(pytest.MonkeyPatch.context())
         self._world = World.make(Path(directory), monkeypatch)
         clock = Clock(time.time_ns)
@@ -245,9 +245,6 @@ class BackupMachine(RuleBasedStateMachine):
         assert {key.rpartition("/")[2] for key in self._checked} >= {
             said.what for said in self._newest.said.values() if said.kind == FILE
         }
-
-
-_QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 TestBackupMachine = BackupMachine.TestCase
