@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.errors import LockedError
-from tests.processes import Forked, forked, seeded
+from tests.processes import Forked, Server, seeded, serving
 from tests.rounds import rounds
 from tests.running import Argument, Result, Scene, succeed, tree, write_file, write_job
 from tests.test_each_failure.scenarios import quick_scene, snapshots
@@ -30,16 +30,14 @@ class Machines:
     """One repository, and two machines with the same keys that have a state of their own."""
 
     scene: Scene
+    server: Server
 
     @property
     def homes(self) -> tuple[Path, Path]:
         return self.scene.keys, self.scene.root / "other keys"
 
-    def start(self, home: Path, *arguments: Argument) -> Forked:
-        return forked(self.scene.root / "outputs", home, *arguments)
-
     def back_up(self, home: Path, job: Path | None = None) -> Forked:
-        return self.start(home, "backup", self.scene.repository, job or self.scene.job)
+        return self.server.start(home, "backup", self.scene.repository, job or self.scene.job)
 
     def check(self, label: str, source: Path) -> None:
         """Hold the newest snapshot of a label, and all that is stored, to what they should be."""
@@ -50,10 +48,10 @@ class Machines:
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
-    with quick_scene(monkeypatch) as scene:
+    with quick_scene(monkeypatch) as scene, serving(scene.root / "outputs") as server:
         scene.make()
         write_file(scene.source / "stays", "what stays")
-        machines = Machines(scene)
+        machines = Machines(scene, server)
         shutil.copytree(scene.keys, machines.homes[1])
         yield machines
 
@@ -122,7 +120,7 @@ def test_restores_go_on_while_backups_are_made_and_syncs_where_the_index_is_free
         commands: list[tuple[Argument, ...]] = [*restores, *syncs]
         chance.shuffle(commands)
         backups = [machines.back_up(home) for home in machines.homes]
-        others = [machines.start(chance.choice(machines.homes), *command) for command in commands]
+        others = [machines.server.start(chance.choice(machines.homes), *command) for command in commands]
         names = ["backup", "backup", *(command[0] for command in commands)]
         for name, result in zip(names, ends([*backups, *others]), strict=True):
             assert (result.code, result.errors) == (0, []) or (name, result.code) == ("index", LOCKED), result

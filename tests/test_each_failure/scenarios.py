@@ -53,16 +53,18 @@ class Stage:
                 shutil.copytree(self._aside / name, self.scene.root / name, symlinks=True)
 
 
-@contextmanager
-def quick_scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """Hold a scene for whose runs scrypt takes no time, in memory where there is a disk of it.
-
-    A put takes no more than 64 KiB, so that a large file need not be long.
-    """
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let scrypt take no time, and a put no more than 64 KiB, so that a large file need not be long."""
     quicken_scrypt(monkeypatch)
     for module in (store, restore):
         monkeypatch.setattr(module, "PART_BOUND", 64 * KIB)
         monkeypatch.setattr(module, "_BATCH_NBYTES", 16 * KIB)
+
+
+@contextmanager
+def quick_scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """Hold a scene for quick runs, in memory where there is a disk of it."""
+    quicken(monkeypatch)
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         scene = Scene(Path(directory).resolve())
         with own_environment(scene.keys):
