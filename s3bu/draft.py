@@ -15,8 +15,6 @@ from s3bu.manifest import FILE, Entry, Seen, is_representable, sort_key
 from s3bu.progress import Change, Failure, Progress
 from s3bu.spans import Unmodified
 
-T = TypeVar("T")
-
 FAILED = "failed"
 """The status of a path of which the snapshot can only say that it failed."""
 _STATUSES = (NEW, CHANGED, UNMODIFIED, REMOVED, CARRIED, FAILED)
@@ -46,6 +44,10 @@ class Tally:
     unmodified: int = 0
     nfiles: int = 0
     nbytes: int = 0
+
+
+Existing = TypeVar("Existing")
+"""What stands for a newest entry where a draft is laid over them."""
 
 
 class Settled(NamedTuple):
@@ -329,8 +331,8 @@ class Draft:
     # --- the snapshot whole, and what it changes in the index
 
     def over(
-        self, current: Iterable[tuple[bytes, T]], *, after: bytes, until: bytes | None = None
-    ) -> Iterator[tuple[bytes, T | Settled]]:
+        self, current: Iterable[tuple[bytes, Existing]], *, after: bytes, until: bytes | None = None
+    ) -> Iterator[tuple[bytes, Existing | Settled]]:
         """Yield by sort key what the snapshot says between two keys: the draft's paths, and the current others.
 
         `current` is something by sort key for each newest entry between these keys, in order.

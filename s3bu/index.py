@@ -281,16 +281,16 @@ def open_index(home: Path, identity: str, progress: Progress) -> Index:
     index can be had in this `home` at all: the directory cannot be written, or lies on a network file system.
     """
     path = index_path(home, identity)
-    _prepare_directory(path.parent)
-    with turn(path.with_suffix(".lock")):  # another process may be making it in this moment
-        fault = _fault(path, identity) if path.exists() else None
-        if fault is not None:
-            aside = _move_aside(path)
-            progress.warning(f"{path}: {fault}; moved to {aside.name}, and a new index is made from the repository")
-        try:
+    try:
+        _prepare_directory(path.parent)
+        with turn(path.with_suffix(".lock")):  # another process may be making it in this moment
+            fault = _fault(path, identity) if path.exists() else None
+            if fault is not None:
+                aside = _move_aside(path)
+                progress.warning(f"{path}: {fault}; moved to {aside.name}, and a new index is made from the repository")
             return _connect(path, identity)
-        except sqlite3.Error as error:
-            raise S3buError(f"{path}: the index cannot be opened ({error})") from error
+    except (sqlite3.Error, OSError) as error:
+        raise S3buError(f"{path}: the index cannot be opened ({error})") from error
 
 
 def open_passing_index(identity: str) -> Index:

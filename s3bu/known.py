@@ -115,7 +115,7 @@ class Known:
         self._index.keep_fact(f"checked {source}", "1")
 
     def doubt(self, source: int) -> None:
-        """Forget that: its newest snapshot was made elsewhere."""
+        """Forget that, before its newest snapshot becomes one that was not made here just now."""
         self._index.connection.execute("DELETE FROM fact WHERE name = ?", (f"checked {source}",))
 
 

@@ -1,7 +1,8 @@
 """Locks between the processes of this machine, that end with the process that holds them: one run of a job at a time.
 
-Several machines may run one job, whose manifests never collide, and two jobs of one repository may run at once. The
-file stays where it is: whoever removed it while another process waits for it would let two in.
+Several machines may run one job, whose manifests never collide, and two jobs of one repository may run at once. They
+share the index; who takes snapshots into it, or out of it, has it alone. The files stay where they are: whoever removed
+one while another process waits for it would let two in.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from pathlib import Path
 from s3bu.errors import LockedError, S3buError
 from s3bu.progress import Progress
 
+_USE = ".use"
 _UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 _PID_BOUND = 1 << 31
 
@@ -46,6 +48,45 @@ def turn(path: Path) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def sharing(index: Path, progress: Progress) -> Iterator[None]:
+    """Use an index together with other backups, each of its own source; one who has it alone is waited for."""
+    descriptor = _open(index.with_suffix(_USE))
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.phase("waiting for another process that brings the index up to date")
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        except OSError:
+            progress.warning(f"{index}: no locks on this file system; do not sync the index while a backup runs")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(index: Path, progress: Progress) -> Iterator[None]:
+    """Have an index to oneself: a backup puts together what it compared with it and what it says then.
+
+    `LockedError` when somebody uses it; a backup may take hours, and takes in what is newest itself.
+    """
+    descriptor = _open(index.with_suffix(_USE))
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(
+                f"{index}: the index is in use by a backup, or by another process that brings it up to date",
+                hint="run again when that is done",
+            ) from error
+        except OSError:
+            progress.warning(f"{index}: no locks on this file system; see to it that no backup runs")
         yield
     finally:
         os.close(descriptor)

@@ -105,10 +105,10 @@ class Parents:
 
     def _take_in(self, manifest: StoredManifest) -> None:
         with self.repository.open_manifest(manifest.key) as (reader, created):
+            self.known.doubt(self.source)
             take_in(self.index, Facts(manifest.key, manifest.etag, created, reader.header), whole(reader))
             for warning in reader.warnings:
                 self.progress.warning(warning)
-        self.known.doubt(self.source)
 
 
 def _stands(snapshot: IndexedSnapshot, listed: list[StoredManifest]) -> bool:

@@ -174,4 +174,5 @@ def _record(item: Entry | Failure) -> bytes:
         return item.path + _FILE(b"\0", *seen)
     if isinstance(item, Entry) and item.kind != FILE:
         return b"\0%r" % ((item.path, item.kind, item.mode, item.target, item.owner),)
-    return b"\0nothing is like it"
+    # Never the same for what a scan found and for what the index has: a file that failed once may fail again.
+    return b"\0failed" if isinstance(item, Failure) else b"\0never seen"

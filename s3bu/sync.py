@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from s3bu.errors import IntegrityError, ObjectNotFound, PassphraseNotFoundError, S3buError
 from s3bu.history import Facts, before, holds_any, let_go, take_in, take_in_changes, take_in_failed, whole
 from s3bu.index import Index, IndexedSnapshot
+from s3bu.known import Known
 from s3bu.manifest import Entry, FailedPath
 from s3bu.manifest.reader import ManifestReader, parse_lines
 from s3bu.progress import Progress
@@ -70,15 +71,18 @@ def sync(repository: Repository, index: Index, progress: Progress) -> Outcome:
     if not listed:
         _ = repository.recipients()  # says so when this is no repository
     outcome = Outcome()
-    known = _let_go_changed(index, listed, outcome, progress)
+    contents = Known(repository, index, progress)
+    known = _let_go_changed(index, contents, listed, outcome, progress)
     wanted = [manifest for manifest in listed if str(manifest.key) not in known]
     progress.phase("taking in snapshots", files=len(wanted), noun="snapshot")
-    _Taking(repository, index, progress, outcome).run(wanted)
+    _Taking(repository, index, contents, progress, outcome).run(wanted)
     _check_passphrases(repository, index, outcome)
     return outcome
 
 
-def _let_go_changed(index: Index, listed: list[StoredManifest], outcome: Outcome, progress: Progress) -> set[str]:
+def _let_go_changed(
+    index: Index, contents: Known, listed: list[StoredManifest], outcome: Outcome, progress: Progress
+) -> set[str]:
     """Let go what is gone or altered; return the keys of what is in the index and need not be read again."""
     etags = {str(manifest.key): manifest.etag for manifest in listed}
     known = set()
@@ -93,6 +97,7 @@ def _let_go_changed(index: Index, listed: list[StoredManifest], outcome: Outcome
             if snapshot.error is None:
                 known.add(snapshot.key)
             continue
+        contents.doubt(snapshot.source)
         let_go(index, snapshot)
     return known
 
@@ -108,9 +113,12 @@ def _check_passphrases(repository: Repository, index: Index, outcome: Outcome) -
 class _Taking:
     """Takes in manifests one after the other, while the next ones are opened ahead."""
 
-    def __init__(self, repository: Repository, index: Index, progress: Progress, outcome: Outcome) -> None:
+    def __init__(
+        self, repository: Repository, index: Index, contents: Known, progress: Progress, outcome: Outcome
+    ) -> None:
         self._repository = repository
         self._index = index
+        self._contents = contents
         self._progress = progress
         self._outcome = outcome
         self._previous = _Previous()
@@ -160,6 +168,7 @@ class _Taking:
 
     def _take_in(self, manifest: StoredManifest, opening: "Future[_Opened]") -> None:
         opened = opening.result()
+        self._contents.doubt(self._index.source(manifest.key.job, manifest.key.label))
         with opened.stack:
             try:
                 self._take_in_differing(manifest, opened)

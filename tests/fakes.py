@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.compression import gzip_member
-from s3bu.crypto import encrypt
+from s3bu.crypto import encrypt, passphrase
 from s3bu.crypto.identities import new_identity
 from s3bu.crypto.passphrase import PassphraseWriter, encrypt_with_passphrase
 from s3bu.crypto.recipients import Recipient, parse_recipients
@@ -43,6 +43,9 @@ from s3bu.storage.memory import MemoryStorage, MemoryUpload, StoredObject
 SECOND = 1_000_000_000
 OLD = 1_600_000_000
 """A time long past, in seconds: a file of it is never racy."""
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where a test of a great many small files keeps them, for `tempfile`."""
+_stretch_elsewhere = passphrase._stretch
 PACKED = {"s3bu-encrypt": "age", "s3bu-compress": "gzip"}
 RAW = {"s3bu-encrypt": "age"}
 
@@ -153,7 +156,7 @@ class World:
 
     @classmethod
     def make(cls, root: Path, monkeypatch: pytest.MonkeyPatch) -> "World":
-        monkeypatch.setattr("s3bu.repository.PassphraseWriter", partial(PassphraseWriter, work_factor=1))
+        quicken_scrypt(monkeypatch)
         storage = RoughStorage()
         identity, recipient = new_identity()
         write_secrets(root / "keys" / "secrets.yml", [new_secret()])
@@ -246,14 +249,32 @@ class World:
     def check_contents(self) -> None:
         """Hold every object below `data/` to its name: it opens, and its plain bytes have that hash."""
         for found in self.hashes():
-            plain = io.BytesIO()
-            fetch(self.repository, found, None, plain)
-            assert hash_of(plain.getvalue()) == found
+            check_content(self.repository, found)
 
     def check_newest(self, label: str = "docs") -> None:
         """Hold the newest snapshot to what it names: each content is there and right."""
         self.check_contents()
         assert {entry.hash for entry in self.newest(label).entries if entry.kind == FILE} <= self.hashes()
+
+
+def check_content(repository: Repository, content_hash: str) -> None:
+    """Hold the object of a content to its name: it opens, and its plain bytes have that hash."""
+    plain = io.BytesIO()
+    fetch(repository, content_hash, None, plain)
+    assert hash_of(plain.getvalue()) == content_hash
+
+
+def quicken_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let manifests and jobs take the least work there is for scrypt, in this process: one of its own takes 0.1 s."""
+    monkeypatch.setattr("s3bu.repository.PassphraseWriter", partial(PassphraseWriter, work_factor=1))
+    monkeypatch.setattr(passphrase, "_stretch", _stretch_here)
+
+
+def _stretch_here(phrase: str, salt: bytes, work_factor: int) -> bytes:
+    if work_factor > 10:
+        return _stretch_elsewhere(phrase, salt, work_factor)
+    secret = b"age-encryption.org/v1/scrypt" + salt
+    return hashlib.scrypt(phrase.encode(), salt=secret, n=1 << work_factor, r=8, p=1, dklen=32)
 
 
 def open_repository(root: Path, storage: MemoryStorage, home: str = "state") -> Repository:

@@ -1,5 +1,6 @@
 """The index file: private, its own, and replaced when it is of no use."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,6 +128,19 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
 def test_a_home_where_none_can_be_kept_is_told_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "index").write_text("")
     with pytest.raises(S3buError, match=str(tmp_path / "index")):
+        opened(tmp_path)
+
+
+def test_one_that_a_disk_does_not_give_is_told_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real_stat = made(tmp_path), os.stat
+
+    def stat_of_a_broken_disk(found: Any, **more: Any) -> os.stat_result:
+        if found == path:
+            raise OSError(errno.EIO, "input/output error")
+        return real_stat(found, **more)
+
+    monkeypatch.setattr(os, "stat", stat_of_a_broken_disk)
+    with pytest.raises(S3buError, match=f"{path}: the index cannot be opened .*input/output error"):
         opened(tmp_path)
 
 

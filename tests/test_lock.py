@@ -5,19 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from s3bu.errors import LockedError, S3buError
-from s3bu.lock import hold
+from s3bu.lock import alone, hold, sharing
 from tests.fakes import Listener
 from tests.running import Scene, check_refusal, run, started, succeed, write_file
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from s3bu.lock import hold
+from s3bu.lock import alone, hold, sharing
 from s3bu.progress import Silent
 with hold(Path(sys.argv[1]), "there", "home", Silent()):
     print("held", flush=True)
@@ -114,3 +115,41 @@ def test_two_runs_of_one_job_at_once_do_not_both_go_on(scene: Scene) -> None:
     with started("backup", scene.repository, scene.job) as first:
         first.await_phase("storing")
         check_refusal(run("backup", scene.repository, scene.job), 11, "process")
+
+
+# --- the index
+
+
+@pytest.mark.parametrize("command", ["sync", "rebuild"])
+def test_the_index_is_not_changed_under_a_backup(scene: Scene, command: str) -> None:
+    succeed("backup", scene.repository, scene.job)
+    for number in range(2000):
+        write_file(scene.source / f"{number}", f"{number}")
+    with started("backup", scene.repository, scene.job) as first:
+        first.await_phase("storing")
+        check_refusal(run("index", command, scene.repository), 11, "in use by a backup", "run again")
+        assert first.end().code == 0
+    succeed("index", command, scene.repository)
+
+
+def test_a_backup_waits_for_who_changes_the_index(scene: Scene) -> None:
+    succeed("backup", scene.repository, scene.job)
+    write_file(scene.source / "new", "new")
+    (index,) = (scene.keys / "index").glob("*.db")
+    with ExitStack() as turn:
+        turn.enter_context(alone(index, Listener()))
+        with started("backup", scene.repository, scene.job) as waiting:
+            waiting.await_phase("waiting for another process")
+            assert len(scene.manifests()) == 1
+            turn.close()
+            assert waiting.end().code == 0
+    assert len(scene.manifests()) == 2
+
+
+def test_backups_share_the_index(tmp_path: Path) -> None:
+    index, listener = tmp_path / "some.db", Listener()
+    with sharing(index, listener), sharing(index, listener), pytest.raises(LockedError), alone(index, listener):
+        pass
+    with alone(index, listener), pytest.raises(LockedError), alone(index, listener):
+        pass
+    assert (listener.phases, listener.warnings) == ([], [])

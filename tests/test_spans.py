@@ -147,6 +147,16 @@ def test_what_cannot_be_looked_at_is_carried_beyond_its_span(index: Index, root:
     assert skipped == 9
 
 
+def test_files_that_fail_again_and_again_are_told_each_time(index: Index, root: Path) -> None:
+    (root / "d").chmod(0o444)
+    with without_override():
+        carried = [item.entry for item in found(index, root)[0] if isinstance(item, Difference) and item.entry]
+        record(index, Facts(key(2), "", datetime(2026, 1, 1, tzinfo=UTC)), carried, (), ())
+        renew(index, 1)
+        items, _ = found(index, root)
+    assert [item.path for item in items if isinstance(item, Failure)] == [b"d/%d" % number for number in range(8)]
+
+
 def test_many_new_paths_in_one_place_are_not_held_in_memory(
     index: Index, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

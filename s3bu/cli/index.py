@@ -34,12 +34,23 @@ def _open(repository: str, common: Common, console: Console) -> Iterator[tuple["
         yield opened, local
 
 
+@contextmanager
+def _alone(local: "Index", console: Console) -> Iterator[None]:
+    """Have an index alone while its snapshots come and go."""
+    from s3bu.lock import alone  # noqa: PLC0415 - start-up counts
+
+    assert local.path is not None
+    with alone(local.path, console):
+        yield
+
+
 @index.command
 def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """Take in the snapshots of all jobs that are not in the index yet, also those of other machines.
 
     A snapshot that is gone from the repository, or was altered there, is said. Each new one takes about a second, for
-    its passphrase. Exit codes: 0 done, 3 some snapshots could not be opened or were altered.
+    its passphrase. Exit codes: 0 done, 3 some snapshots could not be opened or were altered, 11 a backup uses the
+    index just now.
 
     Examples:
 
@@ -47,7 +58,7 @@ def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """
     from s3bu.sync import sync as run  # noqa: PLC0415 - start-up counts
 
-    with common.console() as console, _open(repository, common, console) as (opened, local):
+    with common.console() as console, _open(repository, common, console) as (opened, local), _alone(local, console):
         outcome = run(opened, local, console)
         console.finish()
         return _report(outcome, local, console)
@@ -66,7 +77,7 @@ def rebuild(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """
     from s3bu.sync import sync as run  # noqa: PLC0415 - start-up counts
 
-    with common.console() as console, _open(repository, common, console) as (opened, local):
+    with common.console() as console, _open(repository, common, console) as (opened, local), _alone(local, console):
         local.clear()
         outcome = run(opened, local, console)
         console.finish()

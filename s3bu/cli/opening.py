@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -117,9 +117,13 @@ def excluded_directories(text: str) -> frozenset[tuple[int, int]]:
 
 @contextmanager
 def open_local_index(repository: "Repository", progress: "Progress") -> Iterator["Index"]:
-    """Hold the index of a repository open; where none can be kept, one that ends with the run, and a warning."""
+    """Hold the index of a repository open for a backup; where none can be kept, one that ends with it, and a warning.
+
+    As long as it is held, nobody brings it up to date, or makes it anew.
+    """
     from s3bu.index import held, open_index, open_passing_index  # noqa: PLC0415 - start-up counts
     from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.lock import sharing  # noqa: PLC0415
 
     identity = repository.storage.identity
     try:
@@ -127,7 +131,7 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
     except S3buError as error:
         progress.warning(f"{error.message}; going on without an index, which reads the last snapshot each time")
         index = open_passing_index(identity)
-    with held(index):
+    with held(index), sharing(index.path, progress) if index.path else nullcontext():
         yield index
 
 

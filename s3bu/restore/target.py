@@ -247,9 +247,14 @@ def _create_partial(directory: int, name: bytes) -> int:
         except FileExistsError:
             _remove_stale(directory, name)
             continue
-        if _has_locked(descriptor, directory, name):
+        is_ours = False
+        try:
+            is_ours = _has_locked(descriptor, directory, name)
+        finally:
+            if not is_ours:
+                os.close(descriptor)
+        if is_ours:
             return descriptor
-        os.close(descriptor)
     raise TakenError(_BUSY)
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,9 +13,11 @@ from s3bu.errors import JobError, RecipientsChangedError
 from s3bu.filters import Filters
 from s3bu.job import Job
 from s3bu.manifest import DIRECTORY, SPECIAL, format_entry
+from s3bu.progress import Silent
 from s3bu.repository import layout
 from s3bu.scan import SourceMissingError
 from s3bu.storage.memory import StoredObject
+from s3bu.sync import sync
 from tests.fakes import OLD, World, another_recipient, file_entry, hash_of, key_of, without_override
 from tests.test_backup.runs import TEXT, back_up, counts, files, run, set_created
 
@@ -280,3 +283,15 @@ def test_a_directory_that_changed_its_mode_makes_one(world: World) -> None:
     (world.source / "d").chmod(0o700)
     assert counts(back_up(world)) == {CHANGED: 1, UNMODIFIED: 1}
     assert [entry.mode for entry in world.newest().entries if entry.kind == DIRECTORY] == [0o700]
+
+
+def test_what_another_machine_stored_is_no_failure_after_the_index_took_in_its_snapshot(world: World) -> None:
+    world.write("a", b"one")
+    back_up(world)
+    back_up(world, home="elsewhere")
+    world.write("a", b"two", mtime=OLD + 1)
+    back_up(world, home="elsewhere")
+    with closing(world.index()) as index:
+        sync(world.reopen(), index, Silent())
+    outcome = back_up(world)
+    assert (outcome.failures, outcome.published) == ([], None)

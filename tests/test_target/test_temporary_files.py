@@ -32,6 +32,17 @@ def test_a_temporary_file_in_use_is_left_alone(root: Path) -> None:
     assert everything(root) == ["a", f"a/{partial.name}"]
 
 
+def test_a_temporary_file_that_could_not_be_looked_at_is_let_go_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    strike_at(monkeypatch, os, "fstat", fail)
+    with pytest.raises(OSError, match="input/output"):
+        put(root)
+    put(root)
+    assert everything(root) == ["a", "a/file"]
+
+
 @pytest.mark.parametrize("kind", ["link", "dangling", "directory", "fifo"])
 def test_what_is_planted_under_the_temporary_name_is_never_written_to(root: Path, kind: str) -> None:
     partial = partial_of(root)

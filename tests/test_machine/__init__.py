@@ -1,0 +1,1 @@
+"""Backup and restore against a model in memory: whatever happens to a tree, snapshots say what the model says."""
