@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from s3bu.compression import GunzipReader, gzip_member
-from s3bu.console import shown_line
+from s3bu.console.text import shown_line
 from s3bu.crypto.identities import new_identity
 from s3bu.errors import JobError, LockedError, S3buError
 from s3bu.job import parse_job
