@@ -53,16 +53,25 @@ class Tree:
         self._nchanging = max(1, round(nfiles * churn))
         self.lines = [self._line(number) for number in range(nfiles)]
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of the files."""
+        return [_path(number) for number in range(len(self.lines))]
+
     def change(self) -> None:
         """Let the files change whose turn it is."""
         for number in self._random.sample(range(len(self.lines)), min(self._nchanging, len(self.lines))):
             self.lines[number] = self._line(number)
 
     def _line(self, number: int) -> bytes:
-        path = b"directory %05d/some file %07d.txt" % (number // 100, number)
+        path = _path(number).encode()
         mtime = self._random.randrange(1_000_000_000, 1_700_000_000)
         nbytes = int(self._random.lognormvariate(8.3, 1.2))
         return format_entry(Entry(path, FILE, nbytes, mtime * _SECOND, 0o644, self._random.randbytes(32).hex()))
+
+
+def _path(number: int) -> str:
+    return f"directory {number // 100:05d}/some file {number:07d}.txt"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
