@@ -64,6 +64,8 @@ class Server:
         self.outputs.mkdir(exist_ok=True)
         name = self.outputs / str(len(self._started))
         out, err = name.with_suffix(".out"), name.with_suffix(".err")
+        for path in (out, err):
+            path.touch()  # a run may be killed before it could
         environment = os.environ | {"S3BU_HOME": str(home)}
         texts = [os.fsdecode(argument) for argument in arguments]
         pid = self.ask({"arguments": texts, "environment": environment, "out": str(out), "err": str(err)})

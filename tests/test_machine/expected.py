@@ -35,10 +35,11 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One snapshot: what it says, and the paths that failed."""
+    """One snapshot: what it says, the paths that failed, and the second in which its scan began."""
 
     said: dict[bytes, Said] = field(default_factory=dict)
     failed: frozenset[bytes] = frozenset()
+    created: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)
@@ -66,7 +67,8 @@ def said_of_all(entries: Iterable[Entry]) -> dict[bytes, Said]:
 
 
 def told_of(snapshot: Snapshot) -> Told:
-    return Told(said_of_all(snapshot.entries), frozenset(failed.path for failed in snapshot.failed))
+    failed = frozenset(failed.path for failed in snapshot.failed)
+    return Told(said_of_all(snapshot.entries), failed, int(snapshot.created.timestamp()))
 
 
 def said_of_tree(root: Path) -> dict[bytes, Said]:
@@ -94,7 +96,7 @@ Choice = tuple[Said | None, bool]
 def choices(source: Source, newest: Told, machine: Machine) -> dict[bytes, set[Choice]]:
     """Return by path what the next snapshot of `machine` may say: for the paths of the tree and of the newest one."""
     seen, closed = source.visible()
-    found = {path: _of_seen(source, path, newest.said.get(path), machine.looked.get(path)) for path in seen}
+    found = {path: _of_seen(source, path, newest, machine.looked.get(path)) for path in seen}
     for path in closed | newest.said.keys():
         if path in found:
             continue
@@ -103,16 +105,17 @@ def choices(source: Source, newest: Told, machine: Machine) -> dict[bytes, set[C
     return found
 
 
-def _of_seen(source: Source, path: bytes, newest: Said | None, looked: tuple[Said, int] | None) -> set[Choice]:
-    node = source.nodes[path]
+def _of_seen(source: Source, path: bytes, earlier: Told, looked: tuple[Said, int] | None) -> set[Choice]:
+    node, newest = source.nodes[path], earlier.said.get(path)
     truth = said_of_node(node)
     if node.kind != FILE:
         return {(truth, False)}
-    is_alike = newest is not None and newest[2:4] == truth[2:4] and newest.kind == FILE
-    was_seen_otherwise = looked is not None and looked[0] == newest and looked[1] != source.stamps[path]
     found: set[Choice] = set()
-    if newest is not None and is_alike and not was_seen_otherwise:
-        found.add((truth._replace(what=newest.what), False))
+    if newest is not None and newest.kind == FILE and newest[2:4] == truth[2:4]:  # time and size
+        has_looked = looked is not None and looked[0] == newest
+        is_as_seen = looked is not None and looked[1] == source.stamps[path]
+        if is_as_seen if has_looked else truth.mtime < earlier.created - 2:
+            found.add((truth._replace(what=newest.what), False))
     if node.mode & 0o400:
         found.add((truth, False))
     else:

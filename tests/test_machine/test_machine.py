@@ -150,6 +150,15 @@ class BackupMachine(RuleBasedStateMachine):
     def back_up_elsewhere(self) -> None:
         self._back_up(self._machines[1])
 
+    @rule(which=WHICH)
+    def rewrite_twice_around_a_backup(self, which: int) -> None:
+        """Write a file again in the second in which it was backed up: size and second do not tell a new machine so."""
+        self.delete_index(1)
+        self.rewrite_in_place(which, is_time_kept=False)
+        self._back_up(self._machines[0])
+        self.rewrite_in_place(which, is_time_kept=True)
+        self._back_up(self._machines[1])
+
     @rule()
     def back_up_from_scratch(self) -> None:
         """Back up with another machine's eyes, and trust none of them."""
