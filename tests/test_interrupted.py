@@ -1,10 +1,9 @@
-"""Runs that are stopped, killed, or meet a full disk: nothing is lost, and the next run goes on from there."""
+"""Runs that are stopped or killed: nothing is lost, and the next run goes on from there."""
 
 import hashlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.running import (
-    IS_CI,
     SECONDS,
     Scene,
     backed_up,
@@ -211,63 +209,3 @@ def test_a_restore_that_was_killed_between_two_names_of_a_file_leaves_one(scene:
         os.link(path, path.with_name(f".s3bu-{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.part"))
     succeed("restore", scene.repository, "home/src", scene.target, "-f")
     assert tree(scene.target) == tree(scene.source)
-
-
-# --- a disk is full
-
-
-@contextmanager
-def small_disk(path: Path, mib: int) -> Iterator[Path]:
-    """Mount a file system of so many MiB; without the right to do so the test is skipped, but not under CI."""
-    path.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", path], capture_output=True, check=False
-    )
-    if mounted.returncode != 0 and not IS_CI:
-        pytest.skip(f"only root can mount a small disk: {os.fsdecode(mounted.stderr).strip()}")
-    mounted.check_returncode()
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", path], check=True)
-
-
-@pytest.fixture
-def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """A source of 4 MiB in files of different sizes, one of them larger than one put takes."""
-    scene = Scene(tmp_path / "scene")
-    scene.enter(monkeypatch)
-    scene.make()
-    for number in range(40):
-        write_file(scene.source / f"{number:02}", bytes([number]) * 50_000)
-    write_file(scene.source / "zz-large", bytes(9 * MIB))
-    return scene
-
-
-def test_a_restore_onto_a_full_disk_keeps_what_is_whole_and_can_be_finished(filled: Scene) -> None:
-    succeed("backup", filled.repository, filled.job)
-    with small_disk(filled.target, 1) as disk:
-        result = filled.restore()
-        assert result.code == 1
-        assert result.errors[0] == "error: the target cannot take more: no space left on device"
-        assert "run the same command again with -f" in result.errors[1]
-        before, partly = tree(filled.source), tree(disk)
-        assert all(partly[path] == before[path] for path in partly)
-        subprocess.run(["mount", "-o", "remount,size=30m", disk], check=True)
-        succeed("restore", filled.repository, "home/src", disk, "-f")
-        assert tree(disk) == before
-
-
-def test_a_backup_onto_a_full_disk_publishes_nothing_and_can_be_finished(filled: Scene) -> None:
-    shutil.move(filled.repository, filled.root / "aside")
-    with small_disk(filled.repository, 1) as disk:
-        shutil.copytree(filled.root / "aside", disk, dirs_exist_ok=True)
-        result = filled.backup()
-        assert result.code == 1
-        assert any("no space is left" in line for line in result.errors)
-        assert filled.manifests() == []
-        assert list((disk / ".s3bu-tmp").iterdir()) == []
-        subprocess.run(["mount", "-o", "remount,size=30m", disk], check=True)
-        succeed("backup", filled.repository, filled.job)
-        succeed("restore", filled.repository, "home/src", filled.target)
-        assert tree(filled.target) == tree(filled.source)

@@ -180,7 +180,7 @@ def pattern_target() -> Iterator[Target]:
 @contextmanager
 def place_target() -> Iterator[Target]:
     def run(document: bytes) -> None:
-        place = parse_place(os.fsdecode(document))
+        place = parse_place(os.fsdecode(document[:10_000]))  # a path longer than the system takes, by far
         if place.kind == "directory":
             assert os.path.isabs(place.path)
             assert "\0" not in place.path
