@@ -131,7 +131,7 @@ class Exchange:
         """Note how an attempt ended: `number` is libcurl's, 0 where the answer came whole."""
         if number:
             self.fault = HttpFault(number=number)
-        elif not _OK <= status < 300 or _ERROR_ELEMENT in b"".join(self._error[:1]):
+        elif not _OK <= status < 300 or _ERROR_ELEMENT in b"".join(self._error):
             region = self.answer.headers.get("x-amz-bucket-region", "")
             self.fault = HttpFault(status=status or 502, body=b"".join(self._error)[:_ERROR_BOUND], region=region)
         else:
