@@ -25,6 +25,8 @@ Row: TypeAlias = tuple[Value, ...]
 SECONDS = 5.0
 """How long a statement of the user's may take, unless told otherwise: one that never ends shall not go unnoticed."""
 _CHUNK = 1024 * 1024
+_SHOWN = 500
+"""So much of a message is shown: it may name what was given, which may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +124,16 @@ def _frames(process: subprocess.Popen[bytes], query: Query) -> "Iterator[list[Ro
 
 
 class _Pipe:
-    """What the process writes; waiting for it is bounded, however long the reader of the rows takes in between."""
+    """What the process writes; waiting for it is bounded, and so is the work on it.
+
+    Time in which whoever reads the output keeps us waiting takes no processor, and does not count.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         assert process.stdout is not None
         self._descriptor = process.stdout.fileno()
         self._seconds = self._left = seconds
+        self._worked = time.process_time()
         self._ready = bytearray()
 
     def read(self, nbytes: int) -> bytes:
@@ -143,10 +149,12 @@ class _Pipe:
         return taken
 
     def _wait(self) -> None:
+        self._left -= time.process_time() - self._worked
         began = time.monotonic()
         readable, _, _ = select.select([self._descriptor], [], [], max(self._left, 0))
         self._left -= time.monotonic() - began
-        if not readable:
+        self._worked = time.process_time()
+        if not readable or self._left < 0:
             raise QueryTimeoutError(
                 f"the query took longer than {self._seconds:g} seconds, and was ended",
                 hint="--timeout allows more; one snapshot, or one path by its path_key, is found quickly",
@@ -161,12 +169,12 @@ def _explained(message: str) -> QueryError:
     missing = re.fullmatch(r"no such (table|column|function): (?:\w+\.)?(.*)", message)
     if missing:
         kind = "view" if missing[1] == "table" else missing[1]
-        return QueryError(f"there is no {kind} '{missing[2]}'", hint=_nearest(kind, missing[2]))
-    if "not authorized" in message or "prohibited" in message or "cannot be opened" in message:
-        return QueryError(f"a query may only read the views: {message}", hint="`--tables` lists them")
+        return QueryError(f"there is no {kind} '{missing[2][:_SHOWN]}'", hint=_nearest(kind, missing[2]))
+    if re.search("not authorized|authorization denied|prohibited|cannot be opened", message):
+        return QueryError(f"a query may only read the views: {message[:_SHOWN]}", hint="`--tables` lists them")
     if "memory" in message or "too big" in message or "too large" in message:
         return QueryError(f"the query takes too much memory ({message.lower()})", hint=_MEMORY_HINT)
-    return QueryError(f"the query cannot be run: {message[:1].lower()}{message[1:]}")
+    return QueryError(f"the query cannot be run: {message[:1].lower()}{message[1:_SHOWN].rstrip('.')}")
 
 
 def _nearest(kind: str, name: str) -> str:

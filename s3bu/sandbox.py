@@ -7,12 +7,18 @@ limits on memory and on the size of files (none may grow), and is killed by its 
 Started by `query` as `python -m s3bu.sandbox INDEX`, with the request on its standard input.
 """
 
+import ctypes
 import marshal
+import os
 import resource
+import signal
 import sqlite3
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from functools import partial
+from pathlib import Path
 from urllib.parse import quote
 
 from s3bu.errors import S3buError
@@ -23,8 +29,10 @@ COLUMNS, ROWS, ERROR, DONE = "columns", "rows", "error", "done"
 _BATCH = 200
 _BATCH_NBYTES = 1024 * 1024
 _HEAP_NBYTES = 128 * 1024 * 1024
-_MEMORY_NBYTES = 400 * 1024 * 1024
-"""Of addresses, much of which is never touched: the process stays under 256 MiB."""
+_MEMORY_NBYTES = 192 * 1024 * 1024
+"""Of addresses, besides those that the process has before it runs anything: it stays under 256 MiB."""
+_DIES_WITH_PARENT = 1
+"""`PR_SET_PDEATHSIG` of `prctl`."""
 _VALUE_NBYTES = 16 * 1024 * 1024
 _TABLES = frozenset({"source", "snapshot", "failed", "owner", "version"})
 _READABLE = _TABLES | {"json_each", "json_tree"} | {view.name for view in VIEWS}
@@ -43,56 +51,105 @@ _HARMLESS = frozenset((
     "timediff", "total", "trim", "trunc", "typeof", "unhex", "unicode", "unixepoch", "unlikely", "upper", "zeroblob",
 ))
 # fmt: on
+_OF_SQLITE = ("sqlite_", "pragma_")
 _FUNCTIONS = _HARMLESS | FUNCTIONS.keys()
 
 
 def main() -> None:
     """Run the statement that comes on standard input, and write what comes of it to standard output."""
+    _end_with_parent()
     sql, parameters = marshal.loads(sys.stdin.buffer.read())  # noqa: S302 - from the parent, which is this program
+    faults: list[str] = []
     try:
-        connection = _connect(sys.argv[1])
-        cursor = connection.execute(sql, parameters)
+        connection = _connect(sys.argv[1], faults)
+        cursor = connection.execute(sql, {name: _bound(value) for name, value in parameters.items()})
         _send(COLUMNS, [column[0] for column in cursor.description or ()])
         _send_rows(cursor)
         _send(DONE)
     except sqlite3.Warning:  # what Python says before 3.12 to several statements
         _send(ERROR, "only one statement at a time")
-    except (sqlite3.Error, S3buError, OverflowError, ValueError) as error:
-        _send(ERROR, str(error))
+    except UnicodeEncodeError:
+        _send(ERROR, "the statement is no text in UTF-8")
+    except (sqlite3.Error, OverflowError, ValueError) as error:
+        _send(ERROR, faults[-1] if faults and "user-defined function" in str(error) else str(error))
     except MemoryError:
         _send(ERROR, "out of memory")
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _end_with_parent() -> None:
+    """See to it that the process ends when its parent is killed, which then cannot end it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+
+
+def _bound(value: object) -> object:
+    """Return a parameter as SQLite takes it: an argument that is no text in UTF-8 is the bytes that it came as."""
+    if not isinstance(value, str):
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogateescape")
+    return value
+
+
+def _connect(path: str, faults: list[str]) -> sqlite3.Connection:
     """Open the index for reading, make the views, and shut all doors."""
     connection = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None, timeout=5)
     connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
     for name, (count, function, _) in FUNCTIONS.items():
-        connection.create_function(name, count, function, deterministic=True)
+        connection.create_function(name, count, _explaining(name, function, faults), deterministic=True)
     connection.execute("PRAGMA temp_store = MEMORY")
     for view in VIEWS:
         connection.execute(view.statement)
+    connection.execute("SELECT 1 FROM json_each('1'), json_tree('1')")  # makes them, which the authorizer would refuse
     connection.execute("PRAGMA query_only = 1")
     connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_NBYTES}")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_NBYTES)
     connection.setlimit(sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    connection.set_authorizer(_authorize)
+    tables = "SELECT name FROM sqlite_schema UNION SELECT name FROM pragma_module_list"
+    hidden = frozenset(name.lower() for (name,) in connection.execute(tables)) - _READABLE
+    connection.set_authorizer(partial(_authorize, hidden))
     _limit()
     return connection
+
+
+def _explaining(
+    name: str, function: Callable[..., str | bytes | int | None], faults: list[str]
+) -> Callable[..., str | bytes | int | None]:
+    """Return the function such that it notes why it failed: SQLite only says that one did."""
+
+    def called(*values: object) -> str | bytes | int | None:
+        try:
+            return function(*values)
+        except S3buError as error:
+            faults.append(error.message)
+            raise
+        except (TypeError, AttributeError, ValueError):
+            faults.append(f"{name}() cannot be asked with these values")
+            raise
+
+    return called
 
 
 def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":  # elsewhere it is not heeded, or takes in what every process has
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_NBYTES, _MEMORY_NBYTES))
+        npages = int(Path("/proc/self/statm").read_text().split()[0])
+        bound = npages * os.sysconf("SC_PAGE_SIZE") + _MEMORY_NBYTES
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
 
 
-def _authorize(action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None) -> int:
+def _authorize(hidden: AbstractSet[str], action: int, first: str | None, second: str | None, *_: str | None) -> int:
     if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
         return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_READ and (not first or first.lower() in _READABLE):
+    name = (first or "").lower()
+    if action == sqlite3.SQLITE_READ and (not name or name in _READABLE):
+        return sqlite3.SQLITE_OK
+    # What a statement calls so itself, behind WITH, is named where none of its columns is read, as by `count(*)`.
+    if action == sqlite3.SQLITE_READ and not second and name not in hidden and not name.startswith(_OF_SQLITE):
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FUNCTIONS:
         return sqlite3.SQLITE_OK

@@ -182,16 +182,20 @@ def path_raw(key: bytes) -> bytes:
     return key.replace(b"\0", b"/")
 
 
-def raw_of_text(text: str) -> bytes:
-    r"""Undo `path_text`; a `\` that it never wrote stands for itself."""
+def raw_of_text(text: str | bytes) -> bytes:
+    r"""Undo `path_text`; a `\` that it never wrote stands for itself, and so do bytes that are no text."""
 
     def byte(found: re.Match[bytes]) -> bytes:
         return b"\\" if found[0] == b"\\\\" else bytes.fromhex(found[1].decode())
 
-    return re.sub(rb"\\\\|\\x([0-9a-f]{2})", byte, text.encode("utf-8", "surrogateescape"))
+    return re.sub(rb"\\\\|\\x([0-9a-f]{2})", byte, _bytes_of(text))
 
 
-def path_key(text: str) -> bytes:
+def _bytes_of(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+
+
+def path_key(text: str | bytes) -> bytes:
     """Return what the path of a text is sorted by."""
     return raw_of_text(text).replace(b"/", b"\0")
 
@@ -201,18 +205,17 @@ def path_head(key: bytes, depth: int) -> str | None:
     return path_text(b"/".join(key.split(b"\0")[:-1][:depth])) or "."
 
 
-def _regexp(pattern: str, value: str | bytes | None) -> bool | None:
-    raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-    return None if raw is None else _compiled(compile_regex, pattern).search(raw) is not None
+def _regexp(pattern: str | bytes, value: str | bytes | None) -> bool | None:
+    return None if value is None else _compiled(compile_regex, pattern).search(_bytes_of(value)) is not None
 
 
-def _matches(pattern: str, raw: bytes) -> bool:
+def _matches(pattern: str | bytes, raw: bytes) -> bool:
     return _compiled(compile_pattern, pattern).search(raw) is not None
 
 
 @lru_cache(64)
-def _compiled(compile_text: Callable[[str], re.Pattern[bytes]], text: str) -> re.Pattern[bytes]:
-    return compile_text(text)
+def _compiled(compile_text: Callable[[str], re.Pattern[bytes]], text: str | bytes) -> re.Pattern[bytes]:
+    return compile_text(_bytes_of(text).decode("utf-8", "surrogateescape"))
 
 
 FUNCTIONS: dict[str, tuple[int, Callable[..., str | bytes | int | None], str]] = {

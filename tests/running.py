@@ -143,6 +143,11 @@ class Started:
                 return
         raise AssertionError(f"it ended before {name!r}: {''.join(self._said)}")
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)

@@ -3,7 +3,7 @@
 import csv
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MEASURED = 500
 """Columns of a table are as wide as its first rows need; later ones may stand out, since they are not waited for."""
+_MEASURED_NBYTES = 1024 * 1024
+_SECONDS_BOUND = 1_000_000.0
 
 
 def query(
@@ -63,6 +65,8 @@ def query(
             return 0
         if sql is None:
             raise UsageError("no statement to run", hint="give one in quotes; --tables shows what can be asked")
+        if not 0 < timeout <= _SECONDS_BOUND:
+            raise UsageError(f"no time to wait for a query: {timeout:g}", hint="write seconds, such as 60")
         wanted = Query(sql, _parameters(param), timeout)
         with open_index_for_reading(repository, common, console) as (_, index):
             assert index.path is not None
@@ -101,13 +105,25 @@ def _tell(answer: "Answer", console: Console, *, is_csv: bool) -> None:
         writer.writerows([_text(value) for value in row] for row in answer.rows)
         return
     rows = (_row(answer.columns, row) for row in answer.rows)
-    first = list(islice(rows, _MEASURED))
+    first = _first(rows)
     numeric = frozenset(
         column
         for column, values in enumerate(zip(*(row.facts.values() for row in first), strict=True))
         if _are_numbers(values)
     )
-    console.table(Table("row", answer.columns, chain(first, rows), right=numeric))
+    console.table(Table("row", answer.columns, chain(first, rows), right=numeric, measured=len(first)))
+
+
+def _first(rows: Iterator[Row]) -> list[Row]:
+    """Return the rows by which a table is measured: not many, and not much."""
+    first: list[Row] = []
+    nbytes = 0
+    for row in islice(rows, _MEASURED):
+        first.append(row)
+        nbytes += sum(map(len, row.cells))
+        if nbytes > _MEASURED_NBYTES:
+            break
+    return first
 
 
 def _are_numbers(values: Sequence[object]) -> bool:

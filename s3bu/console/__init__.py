@@ -35,12 +35,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Messages of one type that a person sees as rows; the columns in `right` hold numbers."""
+    """Messages of one type that a person sees as rows; the columns in `right` hold numbers.
+
+    Columns are as wide as the first `measured` rows need, and the others are printed as they come; `None`: as wide as
+    all need.
+    """
 
     message_type: str
     titles: Sequence[str]
     rows: Iterable[Row]
     right: frozenset[int] = frozenset()
+    measured: int | None = None
 
 
 class Console(Progress, Protocol):

@@ -143,7 +143,7 @@ class PersonConsole:
         """Print rows in columns, as they fit the terminal."""
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         rows = (row.cells for row in table.rows)
-        for line in format_table(table.titles, rows, right=table.right, width=width):
+        for line in format_table(table.titles, rows, right=table.right, width=width, measured=table.measured):
             print(line)
 
     # --- errors

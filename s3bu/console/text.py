@@ -2,7 +2,11 @@
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+_WIDEST = 200
 
 
 def shown(name: bytes | str) -> str:
@@ -21,7 +25,9 @@ def _escaped(character: str) -> str:
 
 def shown_line(text: str) -> str:
     """Return a message as it may be printed, on one line; names in it were not escaped one by one."""
-    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+    if text.isprintable():
+        return text
+    return text.translate({ord(one): _escaped(one) for one in set(text) if not one.isprintable()})
 
 
 def format_nbytes(nbytes: int) -> str:
@@ -43,22 +49,35 @@ def counted(number: int, noun: str) -> str:
 
 def columns_of(text: str) -> int:
     """Return how many columns of a terminal a text takes: Chinese letters take two, combining marks none."""
-    return sum(
-        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
-    )
+    if text.isascii():
+        return len(text)
+    return sum(count * _columns_of(one) for one, count in Counter(text).items())
+
+
+def _columns_of(one: str) -> int:
+    return 0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
 
 
 def format_table(
-    titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: frozenset[int], width: int | None
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: frozenset[int],
+    width: int | None,
+    measured: int | None = None,
 ) -> Iterator[str]:
     """Yield the lines of a table with columns as wide as they need to be; those in `right` hold numbers.
 
+    With `measured` only so many rows decide how wide, up to a bound, and what is longer stands out.
     Where a line would be longer than `width`, the last column, a key that must not be cut, gets a line of its own.
     """
-    cells = [list(titles), *(list(row) for row in rows)]
+    rows = iter(rows)
+    cells = [titles, *islice(rows, measured)]
     widths = [max(columns_of(row[column]) for row in cells) for column in range(len(titles))]
+    if measured is not None:
+        widths = [min(one, _WIDEST) for one in widths]
     is_folded = width is not None and sum(widths) + 2 * (len(widths) - 1) > width and len(widths) > 1
-    for row in cells:
+    for row in chain(cells, rows):
         padded = [
             _padded(cell, width, is_right=column in right)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
