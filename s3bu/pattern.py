@@ -28,8 +28,9 @@ def compile_pattern(text: str) -> re.Pattern[bytes]:
 def _compile(expression: bytes, refusal: str) -> re.Pattern[bytes]:
     try:
         with warnings.catch_warnings():
-            # What Python may one day make of `[[a]` is no news for whoever typed it.
+            # What Python may one day make of `[[a]`, or refuse as the name of a group, is no news for whoever typed it.
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             return re.compile(expression)
     except (re.error, OverflowError, RecursionError) as error:
         raise UsageError(f"{refusal}: {error}") from error

@@ -113,6 +113,29 @@ def test_a_directory_entry_does_not_change_what_a_planted_link_points_to(hostile
     assert stat.S_IMODE(outside.stat().st_mode) == 0o700
 
 
+def test_a_file_that_has_a_second_name_outside_is_replaced_and_not_written_through(hostile: Scene) -> None:
+    outside = hostile.root / "outside"
+    outside.write_bytes(b"mine")
+    outside.chmod(0o600)
+    hostile.target.mkdir()
+    (hostile.target / "a").hardlink_to(outside)
+    assert plant(hostile, row("a", mode="0777")).code == 0
+    assert (hostile.target / "a").read_bytes() == b"harm"
+    assert (outside.read_bytes(), stat.S_IMODE(outside.stat().st_mode)) == (b"mine", 0o600)
+
+
+def test_a_target_that_is_a_link_is_where_it_leads_and_no_link_below_it_is(hostile: Scene) -> None:
+    real, outside = hostile.root / "real", hostile.root / "outside"
+    real.mkdir()
+    outside.mkdir()
+    hostile.target.symlink_to(real)
+    (real / "a").symlink_to(outside)
+    assert plant(hostile, row("a%2Fb")).code == 3
+    assert hostile.target.is_symlink()
+    assert (real / "zz-good").read_bytes() == b"harm"
+    assert list(outside.iterdir()) == []
+
+
 def test_setuid_modes_are_masked(hostile: Scene) -> None:
     assert plant(hostile, row("suid", mode="06777")).code == 0
     assert stat.S_IMODE((hostile.target / "suid").stat().st_mode) == 0o777

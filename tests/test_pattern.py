@@ -120,3 +120,7 @@ def test_a_name_without_signs_matches_itself(name: bytes) -> None:
     assert matches(pattern, name)
     assert matches(pattern, b"above/" + name)
     assert not matches(pattern, name + b"x")
+
+
+def test_an_expression_that_python_will_refuse_one_day_is_taken_without_a_word() -> None:
+    assert compile_regex("(?P<\udce1>x)").search(b"x")
