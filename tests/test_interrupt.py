@@ -2,11 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from s3bu.interrupt import Terminated, stoppable
+from s3bu.interrupt import Terminated, deferred, stoppable
 from tests.fakes import wait_for
 
 
@@ -49,3 +51,35 @@ def test_who_is_deaf_to_a_signal_stays_so() -> None:
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_is_held_back_comes_at_the_end_of_the_block() -> None:
+    reached = []
+
+    def run() -> None:
+        with stoppable(), deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert reached == ["the end"]
+
+
+IMPORT = """
+import os, signal, sys, time
+from s3bu.interrupt import stoppable
+with stoppable():
+    signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
+    import s3bu.crypto
+    time.sleep(10)
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02])
+def test_a_signal_while_the_libraries_are_imported_makes_no_panic(seconds: float) -> None:
+    ended = subprocess.run([sys.executable, "-c", IMPORT, str(seconds)], capture_output=True, check=False, timeout=60)
+    assert b"panick" not in ended.stderr
+    assert ended.stderr.splitlines()[-1] == b"KeyboardInterrupt"
