@@ -70,16 +70,23 @@ def test_a_signal_that_is_held_back_comes_at_the_end_of_the_block() -> None:
 IMPORT = """
 import os, signal, sys, time
 from s3bu.interrupt import stoppable
+
+def trace(frame, event, argument):
+    if "pyrage.tag" in frame.f_code.co_consts:  # a line of Python that its Rust code runs
+        sys.settrace(None)
+        print("sent", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGINT)
+
 with stoppable():
-    signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
-    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
+    sys.settrace(trace)
     import s3bu.crypto
     time.sleep(10)
 """
 
 
-@pytest.mark.parametrize("seconds", [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02])
-def test_a_signal_while_the_libraries_are_imported_makes_no_panic(seconds: float) -> None:
-    ended = subprocess.run([sys.executable, "-c", IMPORT, str(seconds)], capture_output=True, check=False, timeout=60)
-    assert b"panick" not in ended.stderr
-    assert ended.stderr.splitlines()[-1] == b"KeyboardInterrupt"
+def test_a_signal_while_a_library_of_rust_is_imported_makes_no_panic() -> None:
+    ended = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, check=False, timeout=60)
+    lines = ended.stderr.decode().splitlines()
+    assert lines[0] == "sent"
+    assert lines[-1] == "KeyboardInterrupt"
+    assert not [line for line in lines if "panicked" in line]
