@@ -40,6 +40,26 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Hold signals back to the end of the block: some library takes what they raise for a fault of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal raises anything here
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
     leave_at_once()
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated

@@ -9,10 +9,9 @@ to and fro for each 8 KiB.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import pyrage
-
 from s3bu.crypto.header import Reader, Writer, read_header
 from s3bu.crypto.identities import Identity
+from s3bu.crypto.library import pyrage
 from s3bu.crypto.recipients import Recipient
 from s3bu.errors import IntegrityError, KeyringError, NoIdentityError, S3buError
 

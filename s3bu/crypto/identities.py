@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyrage
-
+from s3bu.crypto.library import pyrage
 from s3bu.errors import KeyringError
 
 _PLUGIN_LINE = re.compile(r"AGE-PLUGIN-([A-Z0-9+._-]+)-1[AC-HJ-NP-Z02-9]*")

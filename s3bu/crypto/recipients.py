@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyrage
-
+from s3bu.crypto.library import pyrage
 from s3bu.errors import KeyringError
 
 MAX_TEXT_LENGTH = 64 * 1024
