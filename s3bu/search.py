@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from s3bu.compare import CHANGED, NEW, REMOVED, Difference, Trust, compare
+from s3bu.compare import CHANGED, NEW, REMOVED, Trust, compare
 from s3bu.errors import UsageError
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.manifest import Entry
@@ -21,6 +21,7 @@ from s3bu.views import path_text
 QUERY_SECONDS = 120.0
 """Statements of our own end, on whatever machine; so long may a restore wait for what it is to bring back."""
 _SOURCE = "job, label"
+_HEAD = "path_head(path_key, CAST(:depth AS INTEGER))"
 _VERSION = f"{_SOURCE}, path, path_raw, kind, size, mtime, mode, hash"
 
 
@@ -45,10 +46,11 @@ def find(wanted: Wanted) -> Query:
     conditions: list[tuple[str, str, Value]] = [
         ("instr(path_key, CAST(:literal AS BLOB))", "literal", literal or None),
         ("path_matches(:pattern, path_raw)", "pattern", wanted.pattern),
-        ("last_seen >= :since", "since", int(wanted.since.timestamp()) if wanted.since else None),
-        ("first_seen <= :until", "until", int(wanted.until.timestamp()) if wanted.until else None),
+        # Cast, so that the same statement finds the same with parameters that are given as text.
+        ("last_seen >= CAST(:since AS INTEGER)", "since", int(wanted.since.timestamp()) if wanted.since else None),
+        ("first_seen <= CAST(:until AS INTEGER)", "until", int(wanted.until.timestamp()) if wanted.until else None),
         ("label = :label", "label", wanted.label),
-        ("kind = 'file' AND size >= :larger", "larger", wanted.larger),
+        ("kind = 'file' AND size >= CAST(:larger AS INTEGER)", "larger", wanted.larger),
     ]
     given = [(condition, name, value) for condition, name, value in conditions if value is not None]
     ended = "EXISTS (SELECT 1 FROM deleted d WHERE d.path_key = v.path_key AND d.job = v.job AND d.label = v.label)"
@@ -77,17 +79,19 @@ def diff(earlier: str, later: str) -> Query:
     gone = "first_snapshot <= :earlier AND last_snapshot >= :earlier AND last_snapshot < :later"
     come = "first_snapshot > :earlier AND first_snapshot <= :later AND last_snapshot >= :later"
     source = "job = :job AND label = :label"
+    # What was different only in between is the same in both.
+    state = 'json_array(kind, size, mtime, mode, hash, target, uid, gid, user, "group") AS state'
     _, job, label = later.rsplit("/", 1)[0].split("/", 2)
     sql = f"""
         SELECT CASE WHEN max(is_come) AND max(is_gone) THEN 'changed' WHEN max(is_come) THEN 'new' ELSE 'removed' END
         AS status, path, path_raw, coalesce(max(CASE WHEN is_come THEN kind END), max(kind)) AS kind,
         sum(size * is_gone) AS size_before, sum(size * is_come) AS size
         FROM (
-            SELECT path, path_raw, path_key, kind, size, 0 AS is_come, 1 AS is_gone
+            SELECT path, path_raw, path_key, kind, size, {state}, 0 AS is_come, 1 AS is_gone
             FROM versions WHERE {source} AND {gone}
             UNION ALL
-            SELECT path, path_raw, path_key, kind, size, 1, 0 FROM versions WHERE {source} AND {come}
-        ) GROUP BY path_key ORDER BY path_key
+            SELECT path, path_raw, path_key, kind, size, {state}, 1, 0 FROM versions WHERE {source} AND {come}
+        ) GROUP BY path_key HAVING count(*) = count(DISTINCT state) ORDER BY path_key
     """
     return Query(sql, {"earlier": earlier, "later": later, "job": job, "label": label}, QUERY_SECONDS)
 
@@ -103,7 +107,7 @@ def by_directory(snapshot: str | None, depth: int, limit: int) -> Query:
     """Ask for the directories, cut at a depth, that hold most."""
     held, parameters = _held(snapshot)
     sql = (
-        f"SELECT {_SOURCE}, path_head(path_key, :depth) AS directory, count(*) AS files, sum(size) AS size FROM {held} "
+        f"SELECT {_SOURCE}, {_HEAD} AS directory, count(*) AS files, sum(size) AS size FROM {held} "
         "GROUP BY job, label, directory ORDER BY size DESC, directory LIMIT :limit"
     )
     return Query(sql, {**parameters, "depth": depth, "limit": limit}, QUERY_SECONDS)
@@ -121,17 +125,18 @@ def duplicates(snapshot: str | None, limit: int) -> Query:
     held, parameters = _held(snapshot)
     sql = (
         "SELECT count(*) AS copies, size, (count(*) - 1) * size AS spare, min(path) AS path, hash "
-        f"FROM {held} AND size > 0 GROUP BY hash HAVING count(*) > 1 ORDER BY spare DESC, path LIMIT :limit"
+        f"FROM {held} AND size > 0 AND hash IS NOT NULL GROUP BY hash HAVING count(*) > 1 "
+        "ORDER BY spare DESC, path LIMIT :limit"
     )
     return Query(sql, {**parameters, "limit": limit}, QUERY_SECONDS)
 
 
 def growth(since: datetime, depth: int, limit: int) -> Query:
     """Ask for the directories that grew or shrank most since a time, from the snapshots at that time to the newest."""
-    heads = "path_head(path_key, :depth) AS directory"
+    heads = f"{_HEAD} AS directory"
     sql = f"""
-        WITH old AS (SELECT max(snapshot) AS snapshot FROM snapshots WHERE time <= :since AND error IS NULL
-                     GROUP BY job, label),
+        WITH old AS (SELECT max(snapshot) AS snapshot FROM snapshots
+                     WHERE time <= CAST(:since AS INTEGER) AND error IS NULL GROUP BY job, label),
         held AS (
             SELECT {_SOURCE}, {heads}, -size AS size, 0 AS is_now FROM entries
             WHERE kind = 'file' AND snapshot IN (SELECT snapshot FROM old)
@@ -146,8 +151,10 @@ def growth(since: datetime, depth: int, limit: int) -> Query:
 
 def entries_where(snapshot: str, condition: str) -> Query:
     """Ask for the entries of a snapshot for which a condition of the user's holds."""
-    # On lines of its own, so that a comment in the condition ends with it.
-    sql = f"SELECT path_raw, hash, kind, job, label FROM entries WHERE snapshot = :snapshot AND (\n{condition}\n)"
+    # On lines of its own, so that a comment in the condition ends with it; and over the snapshot alone, so that one
+    # that closes the parenthesis and opens another does not reach further.
+    held = "(SELECT * FROM entries WHERE snapshot = :snapshot)"
+    sql = f"SELECT path_raw, hash, kind, job, label FROM {held} WHERE (\n{condition}\n)"
     return Query(sql, {"snapshot": snapshot}, QUERY_SECONDS)
 
 
@@ -156,7 +163,8 @@ def entries_where(snapshot: str, condition: str) -> Query:
 
 def find_indexed(index: Index, text: str, *, now: datetime) -> IndexedSnapshot:
     """Return the snapshot that `text` names (a key, JOB/LABEL, JOB/LABEL@TIME) of those in the index."""
-    name, at, moment = text.rpartition("@") if "@" in text else (text, "", "")
+    is_key = text.startswith("manifests/")
+    name, at, moment = text.rpartition("@") if "@" in text and not is_key else (text, "", "")
     until = parse_moment(moment, now=now) if at else None
     taken = [one for one in index.snapshots() if one.error is None]
     found = [
@@ -177,11 +185,18 @@ def _source_of(snapshot: IndexedSnapshot) -> str:
     return snapshot.key.rsplit("/", 1)[0].removeprefix("manifests/")
 
 
-def diff_now(index: Index, snapshot: IndexedSnapshot, scan: Iterable[Regular | Entry | Failure]) -> Iterator[Row]:
-    """Yield what is different now from a snapshot, as `diff` does; files are compared by size and time, not read."""
+def diff_now(
+    index: Index, snapshot: IndexedSnapshot, scan: Iterable[Regular | Entry | Failure], failures: list[Failure]
+) -> Iterator[Row]:
+    """Yield what is different now from a snapshot, as `diff` does; files are compared by size and time, not read.
+
+    What cannot be looked at is put into `failures`.
+    """
     trust = Trust(snapshot.created_us * 1_000)
     for one in compare(entries(scan), index.entries(snapshot.source, snapshot.number), trust):
-        if isinstance(one, Difference) and one.status in (NEW, CHANGED, REMOVED):
+        if isinstance(one, Failure):
+            failures.append(one)
+        elif one.status in (NEW, CHANGED, REMOVED):
             entry = one.entry or one.previous
             assert entry is not None
             sizes = [each.nbytes if each else 0 for each in (one.previous, one.entry)]

@@ -111,7 +111,8 @@ def _tell(answer: "Answer", console: Console, *, is_csv: bool) -> None:
         for column, values in enumerate(zip(*(row.facts.values() for row in first), strict=True))
         if _are_numbers(values)
     )
-    console.table(Table("row", answer.columns, chain(first, rows), right=numeric, measured=len(first)))
+    titles = [shown_line(name) for name in answer.columns]
+    console.table(Table("row", titles, chain(first, rows), right=numeric, measured=len(first)))
 
 
 def _first(rows: Iterator[Row]) -> list[Row]:

@@ -116,7 +116,8 @@ class _Wanted:
     @property
     def is_statement(self) -> bool:
         """Whether it is a query by itself."""
-        return re.match(r"\s*(select|with|values)\b", self.what, re.IGNORECASE) is not None
+        # What follows the word tells it from a job of that name, as in `with-photos/docs`.
+        return re.match(r"\s*(select|with|values)([\s(*'\"`\[]|/\*)", self.what, re.IGNORECASE) is not None
 
     @property
     def is_query(self) -> bool:

@@ -12,10 +12,11 @@ from s3bu.console import Console, Row, Table
 from s3bu.console.text import format_nbytes, shown_line
 from s3bu.errors import UsageError
 from s3bu.moment import format_local, parse_moment
+from s3bu.progress import Failure
 from s3bu.size import parse_size
 
 if TYPE_CHECKING:
-    from s3bu.index import Index
+    from s3bu.index import Index, IndexedSnapshot
     from s3bu.query import Query
     from s3bu.repository import Repository
 
@@ -105,7 +106,7 @@ def diff(repository: str, a: str, b: str, /, *, common: Common = NOTHING_COMMON)
     """Show what differs between two snapshots, or between one and now.
 
     Answered from the index; with `now` the source is looked at, and files are compared by size and time. Exit codes:
-    0 done, 2 wrong usage.
+    0 done, 2 wrong usage, 3 done, but some of the source could not be looked at.
 
     Examples:
 
@@ -126,10 +127,13 @@ def diff(repository: str, a: str, b: str, /, *, common: Common = NOTHING_COMMON)
     with common.console() as console, open_index_for_reading(repository, common, console) as (opened, index):
         before = find_indexed(index, a, now=now)
         if b == "now":
-            rows = _differences_now(opened, repository, index, before.key)
+            failures: list[Failure] = []
+            rows = _differences_now(opened, repository, index, before, failures)
             columns = ("status", "path", "path_raw", "kind", "size_before", "size")
             _tell_rows(console, columns, rows, "difference", _DIFFERENCE)
-            return 0
+            for failure in failures:
+                console.failure(failure)
+            return 3 if failures else 0
         after = find_indexed(index, b, now=now)
         if before.source != after.source:
             raise UsageError("the two snapshots are of different sources", hint="`s3bu query` compares anything")
@@ -140,18 +144,19 @@ def diff(repository: str, a: str, b: str, /, *, common: Common = NOTHING_COMMON)
     return 0
 
 
-def _differences_now(opened: "Repository", repository: str, index: "Index", key: str) -> Iterator[tuple[object, ...]]:
+def _differences_now(
+    opened: "Repository", repository: str, index: "Index", snapshot: "IndexedSnapshot", failures: list[Failure]
+) -> Iterator[tuple[object, ...]]:
     from s3bu.scan import Scan  # noqa: PLC0415 - start-up counts
-    from s3bu.search import diff_now, find_indexed  # noqa: PLC0415
+    from s3bu.search import diff_now  # noqa: PLC0415
 
-    snapshot = find_indexed(index, key, now=datetime.now(UTC))
-    _, name, label = key.rsplit("/", 1)[0].split("/", 2)
+    _, name, label = snapshot.key.rsplit("/", 1)[0].split("/", 2)
     job, _ = load_job(opened, name, index)
     source = next((one for one in job.sources if one.label == label), None)
     if source is None:
         raise UsageError(f"job '{name}' has no source '{label}' any more", hint="compare with another snapshot instead")
     scan = Scan(source.path, job.filters, excluded=excluded_directories(repository))
-    yield from diff_now(index, snapshot, scan)
+    yield from diff_now(index, snapshot, scan, failures)
 
 
 def du(

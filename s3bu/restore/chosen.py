@@ -136,7 +136,7 @@ def _single(versions: list[Version]) -> list[Entry]:
 def _named(versions: list[Version]) -> list[Entry]:
     """Return the entries; where several have one path, each is named by its time."""
     times = Counter(version.entry.path for version in versions)
-    taken: set[bytes] = set()
+    taken = {path for path, count in times.items() if count == 1}
     entries = []
     for version in versions:
         entry = version.entry
