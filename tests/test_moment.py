@@ -128,3 +128,16 @@ def test_what_is_printed_is_at_or_before_itself_when_typed_in(moment: datetime) 
 
 def test_a_moment_is_shown_in_local_time(zone: str) -> None:
     assert format_local(local(2026, 5, 1, 12, 30, 5).astimezone(UTC)) == "2026-05-01 12:30:05"
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-05-01T12:00Z", datetime(2026, 5, 1, 12, tzinfo=UTC)),
+        ("2026-05-01T12:00:07+02:00", datetime(2026, 5, 1, 10, 0, 7, tzinfo=UTC)),
+        ("2026-05-01", datetime(2026, 5, 1).astimezone(UTC)),
+        ("1d", datetime(2026, 4, 30, tzinfo=UTC)),
+    ],
+)
+def test_the_first_moment_of_what_is_named_may_be_meant(text: str, moment: datetime) -> None:
+    assert parse_moment(text, now=datetime(2026, 5, 1, tzinfo=UTC), is_first=True) == moment

@@ -31,7 +31,7 @@ VERSIONS = [
     Entry(b"", FILE, 2, 0, 0o644, "bb" * 32),
     Entry(b"", FILE, 2, 1_000_000_000, 0o644),
     Entry(b"", FILE, 0, -1_000_000_000, 0o644, "cc" * 32),
-    Entry(b"", FILE, 2**62, 10**18 * 9, 0o644, "dd" * 32),
+    Entry(b"", FILE, 2**48, 10**18 * 9, 0o644, "dd" * 32),
     Entry(b"", DIRECTORY, 0, 5_000_000_001, 0o755, owner=OWNER),
     Entry(b"", SYMLINK, 0, -1, 0, target=b"x\\\xff", owner=OWNER._replace(uid=3, user="you\\")),
     Entry(b"", SPECIAL, 0, 7_000_000_000, 0o600, target=b"fifo"),
@@ -148,7 +148,7 @@ def snapshot_rows(model: Model) -> Iterable[Row]:
             "host": header.host if header else None,
             "parent": header.parent if header else None,
             "files": len(files),
-            "size": min(sum(entry.nbytes for entry in files), 2**62),
+            "size": sum(entry.nbytes for entry in files),
             "failed": len(one.failed),
             "error": one.error,
         }
@@ -346,7 +346,7 @@ def test_the_text_of_a_path_leads_back_to_its_bytes(raw: bytes) -> None:
 
 
 @settings(max_examples=rounds(300))
-@given(st.text(alphabet="\\xf0/aé\udcff"))
+@given(st.text(alphabet="\\xf1/aé\udcff"))
 def test_any_text_is_some_path(text: str) -> None:
     raw = raw_of_text(text)
     assert raw_of_text(str(path_text(raw))) == raw
