@@ -1,7 +1,7 @@
 """Hostile SQL: whatever a statement tries, it ends soon with an error, writes nothing, and takes little memory.
 
 Statements are run by the program as one of its own, which afterwards says how much memory the processes that ran the
-SQL had at their peak: `ru_maxrss` of the children that it waited for, which the kernel keeps.
+SQL had at their peak: `ru_maxrss` of the children that it waited for, which the kernel keeps, and its own `VmHWM`.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from tests.test_interrupted import await_that
 
 SHORTLY = 1.5
 """Seconds of the processor that the program takes to start, and to end."""
-_SCRIPT = """
-import contextlib, io, json, resource, sys
+_SCRIPT = r"""
+import contextlib, io, json, re, resource, sys
 from s3bu.cli import main
 results = []
 with open(sys.argv[1]) as file:
@@ -35,8 +35,13 @@ with open(sys.argv[1]) as file:
             code = main(arguments)
         err.seek(0)
         results.append([code, err.read()])
-usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-measured = [[usage.ru_maxrss // 1024, usage.ru_utime + usage.ru_stime] for usage in usages]
+own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+# A program's own `ru_maxrss` begins with what the process had from which it was started.
+own_kib = int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
+measured = [
+    [kib // 1024, usage.ru_utime + usage.ru_stime]
+    for kib, usage in ((own_kib, own), (children.ru_maxrss, children))
+]
 with open(sys.argv[1], "w") as file:
     json.dump([results, *measured], file)
 """
