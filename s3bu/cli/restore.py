@@ -194,14 +194,14 @@ def _tell_plan(plan: "Plan", console: Console) -> None:
 
 def _leave_out_lost(repository: "Repository", plan: "Plan", console: Console) -> None:
     """Tell which contents are not in the repository any more, before anything is written, and go on without them."""
-    from s3bu.restore import check, leave_out  # noqa: PLC0415 - start-up counts
+    from s3bu.restore.stored import check, leave_out  # noqa: PLC0415 - start-up counts
 
     console.phase("checking what is stored")
     leave_out(plan, check(repository, plan))
 
 
 def _check(repository: "Repository", key: str, plan: "Plan", console: Console) -> int:
-    from s3bu.restore import check  # noqa: PLC0415 - start-up counts
+    from s3bu.restore.stored import check  # noqa: PLC0415 - start-up counts
 
     console.phase("checking what is stored")
     failures = check(repository, plan)

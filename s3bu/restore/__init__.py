@@ -1,4 +1,4 @@
-"""Bring a snapshot back: plan what to write, check that it is there, write it.
+"""Bring a snapshot back: plan what to write, and write it; `stored` says what of it could be.
 
 Invariants: nothing but verified content takes a name; nothing is written outside the target; what cannot come back is
 a failure with its path, and everything else comes back. Manifest, contents and secrets are all that it needs.
@@ -19,17 +19,16 @@ from s3bu.parallel import Budget, each
 from s3bu.patience import Patience
 from s3bu.progress import Change, Failure, Progress
 from s3bu.repository import Repository
-from s3bu.repository.layout import content_key, smallest_object
+from s3bu.repository.layout import content_key
 from s3bu.restore.target import TakenError, Target, check_path, is_like_temporary, temporary_paths
 from s3bu.scan import reason
-from s3bu.storage import PART_BOUND, Download, ObjectStat
+from s3bu.storage import PART_BOUND, Download
 
 WORKERS = 8
 _BATCH = 16
 _BATCH_NBYTES = 1024 * 1024
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 _CHUNK = 1024 * 1024
-_LOOKED_UP_BOUND = 50
 _UNOPENED_BOUND = 50
 """After so many contents that no identity opened, and none that one did, the identities are taken to be wrong."""
 
@@ -145,50 +144,10 @@ def _above(paths: Iterable[bytes]) -> set[bytes]:
     return above
 
 
-def check(repository: Repository, plan: Plan) -> list[Failure]:
-    """Return what could not be restored now: contents that are gone, archived or cut, by one listing."""
-    _need_identities(repository, plan)
-    objects = _objects(repository, {entry.hash for entry in plan.files})
-    faults: dict[tuple[str, int], str | None] = {}
-    for entry in plan.files:
-        if (entry.hash, entry.nbytes) not in faults:
-            faults[entry.hash, entry.nbytes] = _fault(repository, entry, objects.get(entry.hash))
-    checked = ((entry.path, faults[entry.hash, entry.nbytes]) for entry in plan.files)
-    return [*plan.failures, *(Failure(path, fault) for path, fault in checked if fault)]
-
-
-def leave_out(plan: Plan, failures: list[Failure]) -> None:
-    """Take out of a plan the files that `check` found cannot be restored: their failures are told instead."""
-    known = {failure.path for failure in plan.failures}
-    plan.failures.extend(failure for failure in failures if failure.path not in known)
-    gone = {failure.path for failure in failures}
-    plan.files[:] = [entry for entry in plan.files if entry.path not in gone]
-
-
-def _objects(repository: Repository, wanted: set[str]) -> dict[str, ObjectStat]:
-    """Return by hash the objects of contents: a few are looked up one by one, many by one listing of all."""
-    if len(wanted) > _LOOKED_UP_BOUND:
-        return {found: status for found, status in repository.objects() if found in wanted}
-    found = ((one, next(repository.storage.list(content_key(one)), None)) for one in wanted)
-    return {one: status for one, status in found if status is not None and status.key == content_key(one)}
-
-
-def _need_identities(repository: Repository, plan: Plan) -> None:
+def need_identities(repository: Repository, plan: Plan) -> None:
     """Raise, before anything is written, when the file of identities is missing or open to others."""
     if plan.files:
         _ = repository.keyring.identities
-
-
-def _fault(repository: Repository, entry: Entry, status: ObjectStat | None) -> str | None:
-    if status is None:
-        return "its content is not in the repository"
-    if status.is_archived:
-        return f"{status.key} lies in an archive class and must be brought back first"
-    if status.nbytes >= smallest_object(entry.nbytes):
-        return None
-    with repository.storage.open(status.key) as download:
-        may_be_packed = not download.metadata or "s3bu-compress" in download.metadata
-    return None if may_be_packed else f"{status.key} is cut short"
 
 
 def run(repository: Repository, plan: Plan, target: Target, progress: Progress) -> Outcome:
@@ -215,7 +174,7 @@ class _Restore:
         self._has_opened = False
 
     def run(self) -> Outcome:
-        _need_identities(self._repository, self._plan)
+        need_identities(self._repository, self._plan)
         for failure in self._plan.failures:
             self._fail(failure)
         self._progress.phase("making directories")

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath
-from s3bu.restore import Plan, check, plan_restore
+from s3bu.restore import Plan, plan_restore
+from s3bu.restore.stored import check
 from s3bu.storage.memory import StoredObject
 from tests.fakes import PACKED, World, file_entry, hash_of, key_of
 from tests.test_restore.restoring import HOSTILE, TEXT, damage, directory, link, plan, snapshot, stored
