@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError, StorageStopped
@@ -192,7 +193,7 @@ class S3Storage:
             if not page.get("IsTruncated"):
                 return
             token = page.get("NextContinuationToken")
-            if not token:
+            if not token or not isinstance(token, str):
                 raise StorageError(f"{self.url} answers with a listing that breaks off")
             asked = {"ContinuationToken": token}
 
@@ -279,24 +280,29 @@ class S3Storage:
         return Request(action, self._bucket, self._root + key, self._connection.endpoint)
 
     def _page(self, prefix: str, asked: dict[str, Any]) -> dict[str, Any]:
-        page: dict[str, Any] = self._ask(
-            "s3:ListBucket",
-            "",
-            lambda client: client.list_objects_v2(Bucket=self._bucket, Prefix=self._root + prefix, **asked),
-        )
-        return page
+        def list_page(client: S3Client) -> dict[str, Any]:
+            return dict(client.list_objects_v2(Bucket=self._bucket, Prefix=self._root + prefix, **asked))
+
+        try:
+            return self._ask("s3:ListBucket", "", list_page)
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:  # boto3 expects sensible answers
+            raise self._senseless() from error
+
+    def _senseless(self) -> StorageError:
+        return StorageError(f"{self.url} answers with a listing that makes no sense")
 
     def _stat(self, item: Mapping[str, Any], prefix: str) -> ObjectStat:
-        key = item.get("Key", "")
-        if not key.startswith(self._root + prefix) or not {"Size", "LastModified"} <= item.keys():
-            raise StorageError(f"{self.url} answers with a listing that makes no sense")
-        return ObjectStat(
-            key=key.removeprefix(self._root),
-            nbytes=item["Size"],
-            modified=item["LastModified"],
-            etag=item.get("ETag", "").strip('"'),
-            is_archived=item.get("StorageClass") in _ARCHIVE_CLASSES,
-        )
+        """Return what a listing says of an object; of what stands there twice boto3 makes a list."""
+        match (item.get("Key"), item.get("Size"), item.get("LastModified"), item.get("ETag", "")):
+            case (str(key), int(nbytes), datetime() as modified, str(etag)) if key.startswith(self._root + prefix):
+                return ObjectStat(
+                    key=key.removeprefix(self._root),
+                    nbytes=nbytes,
+                    modified=modified if modified.tzinfo else modified.replace(tzinfo=UTC),
+                    etag=etag.strip('"'),
+                    is_archived=str(item.get("StorageClass")) in _ARCHIVE_CLASSES,
+                )
+        raise self._senseless()
 
     def _look(self, name: str) -> ObjectStat | None:
         """Return what lies under just that key; by a listing, since a backup's credentials may not read."""

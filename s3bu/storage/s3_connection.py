@@ -6,6 +6,7 @@ Profiles, single sign-on, roles and endpoints are boto3's business (`AWS_REGION`
 import os
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, urlsplit
@@ -20,6 +21,9 @@ from s3bu.errors import CredentialsError, StorageError, UsageError
 from s3bu.storage.place import S3Options
 from s3bu.storage.s3_errors import Request, fault
 from s3bu.storage.s3_transport import Transport
+
+# A time with a zone that is none, in a server's answer, is no business of whoever reads stderr.
+warnings.filterwarnings("ignore", message="tzname .* identified but not understood")
 
 S3Client: TypeAlias = Any
 """A client of boto3, which makes their classes while it runs."""
