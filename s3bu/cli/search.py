@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from s3bu.query import Query
     from s3bu.repository import Repository
 
-_Depth = Annotated[int, Parameter(negative="")]
-
 
 def find(
     repository: str,
