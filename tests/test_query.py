@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 import re
 
 import pytest
 
+from s3bu.query import Query, asked
 from s3bu.views import VIEWS
 from tests.past import column, told, with_past
 from tests.running import Scene, check_refusal, run, succeed
@@ -54,6 +56,40 @@ def test_rows_come_as_json_with_bytes_that_are_no_text_beside(scene: Scene) -> N
     ]
 
 
+def test_rows_come_as_one_json_array(scene: Scene) -> None:
+    where = "job = 'home' AND (path LIKE 'caf%' OR path = 'notes.txt')"
+    sql = f"SELECT path_raw, size, NULL AS none FROM files WHERE {where} ORDER BY path"
+    assert json.loads(succeed("query", scene.repository, sql, "--array").out) == [
+        {"path_raw": "caf\\xe9\\", "path_raw_raw": "Y2Fm6Vw=", "size": 6, "none": None},
+        {"path_raw": "notes.txt", "size": 5, "none": None},
+    ]
+    assert succeed("query", scene.repository, "SELECT 1 WHERE 0", "--array").out == "[]\n"
+
+
+def test_a_table_can_be_asked_for_by_name(scene: Scene) -> None:
+    assert succeed("query", scene.repository, "SELECT 1 AS x", "--table").out == "x\n1\n"
+
+
+def test_two_columns_of_one_name_are_both_told(scene: Scene) -> None:
+    sql = "SELECT 'left' AS x, 2 AS x, 3 AS 'x:1', 4 AS x"
+    assert told("query", scene.repository, sql) == [
+        {"message_type": "row", "x": "left", "x:1": 2, "x:1:1": 3, "x:2": 4}
+    ]
+    assert succeed("query", scene.repository, sql).out.splitlines() == ["x     x  x:1  x", "left  2    3  4"]
+
+
+def test_a_row_is_printed_when_it_is_found_and_not_when_many_are(scene: Scene) -> None:
+    path = next((scene.keys / "index").glob("*.db"))
+    # The fourth row and those behind it would not come in any time.
+    sql = (
+        "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r LIMIT 40), "
+        "e(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM e LIMIT 1000000000) "
+        "SELECT x, CASE WHEN x < 4 THEN 1 ELSE (SELECT count(*) FROM e) END FROM r"
+    )
+    with asked(path, Query(sql, {}, 60)) as answer:
+        assert next(answer.rows) == (1, 1)
+
+
 def test_parameters_are_text(scene: Scene) -> None:
     sql = "SELECT job, path FROM files WHERE path = :path AND job = :job"
     rows = told("query", scene.repository, sql, "--param", "path=notes.txt", "--param", ":job=home")
@@ -69,6 +105,7 @@ def test_parameters_are_text(scene: Scene) -> None:
         (["SELECT :x", "--param", "x"], ["'x' is no parameter", "NAME=VALUE"]),
         (["SELECT :x", "--param", "=x"], ["no parameter"]),
         ([], ["no statement", "--tables"]),
+        (["SELECT 1", "--csv", "--array"], ["in one form, not in 2", "give one of --csv, --array"]),
         (["SELECT * FROM version5"], ["there is no view 'version5'", "did you mean 'versions'?"]),
         (["SELECT * FROM zzz"], ["there is no view 'zzz'", "there are snapshots, files"]),
         (["SELECT pathh FROM files"], ["there is no column 'pathh'", "did you mean 'path'?"]),

@@ -3,7 +3,7 @@
 import csv
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +31,9 @@ def query(
     tables: Annotated[bool, Parameter(negative="")] = False,
     param: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     timeout: float = 5.0,
+    table: Annotated[bool, Parameter(negative="")] = False,
     csv: Annotated[bool, Parameter(negative="")] = False,
+    array: Annotated[bool, Parameter(negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
     """Ask the index in SQL: all snapshots, without asking the repository.
@@ -54,8 +56,12 @@ def query(
         a value for :NAME in the statement, as NAME=VALUE; may be given several times
     timeout
         seconds after which the query is ended
+    table
+        print a table for people, as is done where nothing else is asked for
     csv
         print CSV with a line of titles
+    array
+        print one JSON array of the rows; --json prints a JSON object a line instead
     """
     from s3bu.query import Query, asked  # noqa: PLC0415 - start-up counts
 
@@ -68,10 +74,11 @@ def query(
         if not 0 < timeout <= _SECONDS_BOUND:
             raise UsageError(f"no time to wait for a query: {timeout:g}", hint="write seconds, such as 60")
         wanted = Query(sql, _parameters(param), timeout)
+        tell = _chosen({"--table": table, "--csv": csv, "--array": array, "--json": common.json})
         with open_index_for_reading(repository, common, console) as (_, index):
             assert index.path is not None
             with asked(index.path, wanted) as answer:
-                _tell(answer, console, is_csv=csv)
+                tell(answer, console)
     return 0
 
 
@@ -98,13 +105,35 @@ def _tell_views(console: Console) -> None:
         console.tell("function", {"name": name, "meaning": meaning}, f"{name}(): {meaning}")
 
 
-def _tell(answer: "Answer", console: Console, *, is_csv: bool) -> None:
-    if is_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(answer.columns)
-        writer.writerows([_text(value) for value in row] for row in answer.rows)
-        return
-    rows = (_row(answer.columns, row) for row in answer.rows)
+def _chosen(forms: Mapping[str, bool]) -> "Callable[[Answer, Console], None]":
+    """Return what prints an answer in the form that was asked for."""
+    asked = [name for name, is_asked in forms.items() if is_asked]
+    if len(asked) > 1:
+        raise UsageError(f"rows are printed in one form, not in {len(asked)}", hint=f"give one of {', '.join(asked)}")
+    if asked == ["--csv"]:
+        return _tell_csv
+    return _tell_array if asked == ["--array"] else _tell_rows
+
+
+def _tell_csv(answer: "Answer", _console: Console) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(answer.columns)
+    writer.writerows([_text(value) for value in row] for row in answer.rows)
+
+
+def _tell_array(answer: "Answer", _console: Console) -> None:
+    from s3bu.console.lines import json_object  # noqa: PLC0415 - start-up counts
+
+    columns, before = _distinct(answer.columns), "["
+    for row in answer.rows:
+        sys.stdout.write(f"{before}\n{json_object(dict(zip(columns, row, strict=True)))}")
+        before = ","
+    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
+
+
+def _tell_rows(answer: "Answer", console: Console) -> None:
+    columns = _distinct(answer.columns)
+    rows = (_row(columns, row) for row in answer.rows)
     first = _first(rows)
     numeric = frozenset(
         column
@@ -113,6 +142,15 @@ def _tell(answer: "Answer", console: Console, *, is_csv: bool) -> None:
     )
     titles = [shown_line(name) for name in answer.columns]
     console.table(Table("row", titles, chain(first, rows), right=numeric, measured=len(first)))
+
+
+def _distinct(columns: Sequence[str]) -> Sequence[str]:
+    """Return names that each stand once, as an object needs them: `path`, `path:1`, as SQLite tells them apart."""
+    distinct: list[str] = []
+    for name in columns:
+        others = (name, *(f"{name}:{number}" for number in range(1, len(columns))))
+        distinct.append(next(one for one in others if one not in distinct))
+    return distinct
 
 
 def _first(rows: Iterator[Row]) -> list[Row]:

@@ -132,9 +132,14 @@ def _share(done: tuple[int, int], totals: tuple[object, object]) -> float | None
 
 def _print(message_type: str, facts: Facts, stream: TextIO) -> None:
     """Print one object; what cannot be said on stderr is no reason to end the run."""
-    line = json.dumps({"message_type": message_type, **dict(_fields(facts))})
+    line = json_object({"message_type": message_type, **facts})
     with contextlib.suppress(OSError) if stream is sys.stderr else contextlib.nullcontext():
         print(line, file=stream, flush=stream is sys.stderr or message_type == "status")
+
+
+def json_object(facts: Facts) -> str:
+    """Return facts as one JSON object on one line; a name that is no text has its bytes beside it, in base64."""
+    return json.dumps(dict(_fields(facts)))
 
 
 def _fields(facts: Facts) -> Iterator[tuple[str, object]]:
