@@ -2,6 +2,8 @@
 
 - `environment` (always): no AWS, s3bu or proxy variable of the developer's reaches a test; `HOME` and `S3BU_HOME` lie
   in `tmp_path`, and the credentials are those that the servers know.
+- `quick_scrypt` (always): what a test encrypts in its own process takes no second of scrypt; the programs that it
+  starts do it in full, and so does a test that asks for `slow_scrypt`.
 - `moto_url`, `rclone_url`: URLs of servers that run for the whole session.
 - `make_bucket(url)`: makes a fresh bucket at one of them and returns its name.
 - `make_client(url)`: a boto3 client, to look at a server from another side.
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import quicken_scrypt
 from tests.servers import ACCESS_KEY, SECRET_KEY, moto_server, rclone_server, s3_client
 
 _FOREIGN = ("AWS_", "S3BU_", "RCLONE_", "MOTO_", "BOTO_")
@@ -41,6 +44,20 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     # Where there are no credentials, the metadata service of a cloud machine would be asked for some.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_scrypt() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        quicken_scrypt(monkeypatch)
+        yield monkeypatch
+
+
+@pytest.fixture
+def slow_scrypt(quick_scrypt: pytest.MonkeyPatch) -> Iterator[None]:
+    quick_scrypt.undo()
+    yield
+    quicken_scrypt(quick_scrypt)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ import pytest
 
 import s3bu
 from s3bu.cli import main
+from tests.fakes import quicken_scrypt
 from tests.running import Argument, Result
 from tests.test_each_failure.scenarios import quicken
 
@@ -109,6 +110,7 @@ def _import_all() -> None:
 def _serve() -> None:
     _import_all()
     with pytest.MonkeyPatch.context() as monkeypatch:
+        quicken_scrypt(monkeypatch)
         quicken(monkeypatch)
         for line in sys.stdin:
             request = json.loads(line)

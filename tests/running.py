@@ -26,7 +26,7 @@ import pytest
 import s3bu
 from s3bu.cli import main
 from s3bu.crypto import encrypt
-from s3bu.crypto.passphrase import decrypt_with_passphrase, encrypt_with_passphrase
+from s3bu.crypto.passphrase import encrypt_with_passphrase
 from s3bu.crypto.recipients import parse_recipients
 from s3bu.keyring import load_secrets
 from tests.servers import ACCESS_KEY, SECRET_KEY
@@ -38,7 +38,6 @@ IS_CI = bool(os.environ.get("CI"))
 IS_ROOT = os.geteuid() == 0
 SECONDS = 300
 """After this long a program is taken to hang."""
-WORK_FACTOR = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,14 +326,6 @@ class Scene:
         found = (self.repository / "manifests" / "home" / label).glob("*.csv.gz")
         return sorted(str(path.relative_to(self.repository)) for path in found)
 
-    def quicken(self) -> None:
-        """Encrypt the manifests anew with the least work for scrypt, so that each test opens them in no time."""
-        passphrase = load_secrets(self.secrets)[-1].passphrase
-        for key in self.manifests():
-            path = self.repository / key
-            plain = decrypt_with_passphrase(path.read_bytes(), [passphrase])
-            path.write_bytes(encrypt_with_passphrase(plain, passphrase, work_factor=WORK_FACTOR))
-
     def contents(self) -> set[str]:
         """Return the hashes that are stored."""
         return {path.name for path in (self.repository / "data").rglob("*") if path.is_file()}
@@ -357,7 +348,7 @@ class Scene:
         passphrase = load_secrets(self.secrets)[-1].passphrase
         path = self.repository / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encrypt_with_passphrase(plain, passphrase, work_factor=WORK_FACTOR))
+        path.write_bytes(encrypt_with_passphrase(plain, passphrase))
         return key
 
 
@@ -391,5 +382,4 @@ def backed_up(root: Path, *, big: int = 0) -> Scene:
         if big:
             write_file(scene.source / "big", random.Random(1).randbytes(big))
         succeed("backup", scene.repository, scene.job)
-    scene.quicken()
     return scene

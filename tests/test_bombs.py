@@ -15,7 +15,7 @@ import pytest
 
 from s3bu.crypto.passphrase import encrypt_with_passphrase
 from s3bu.keyring import load_secrets
-from tests.running import WORK_FACTOR, Argument, Measured, Scene, measured, run, write_file
+from tests.running import Argument, Measured, Scene, measured, run, write_file
 
 MIB = 1024 * 1024
 MOST_SECONDS = 10
@@ -151,7 +151,7 @@ def test_a_job_that_is_a_bomb_is_refused(scene: Scene, kind: str) -> None:
     path = scene.repository / "jobs/home/home-001.yml"
     path.parent.mkdir(parents=True)
     passphrase = load_secrets(scene.secrets)[-1].passphrase
-    path.write_bytes(encrypt_with_passphrase(make(), passphrase, work_factor=WORK_FACTOR))
+    path.write_bytes(encrypt_with_passphrase(make(), passphrase))
     check(measured("backup", scene.repository, "home"), 1 if kind == "packed" else 2, words)
     assert scene.manifests() == []
 

@@ -28,6 +28,7 @@ from s3bu.crypto.passphrase import (
 from s3bu.crypto.recipients import parse_recipients
 from s3bu.errors import IntegrityError, PassphraseNotFoundError
 
+pytestmark = pytest.mark.usefixtures("slow_scrypt")
 LOW = 2
 BUCKET = Path(__file__).parent / "interop/original-bucket"
 CHUNK = 65536

@@ -305,7 +305,6 @@ def hundred(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         for number in range(100):
             write_file(scene.source / str(number), "the same in all")
         succeed("backup", scene.repository, scene.job)
-    scene.quicken()
     return scene
 
 

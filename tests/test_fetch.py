@@ -32,8 +32,8 @@ class Counted(io.BytesIO):
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World.make(tmp_path, monkeypatch)
+def world(tmp_path: Path) -> World:
+    return World.make(tmp_path)
 
 
 def fetched(world: World, content_hash: str, nbytes: int | None) -> bytes:

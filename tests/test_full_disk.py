@@ -85,7 +85,6 @@ def test_a_restore_onto_a_full_disk_keeps_what_is_whole_and_can_be_finished(scen
 @pytest.mark.parametrize("kib", [0, 52, 9000])
 def test_overwriting_onto_a_full_disk_leaves_each_file_as_it_was_or_as_it_should_be(scene: Scene, kib: int) -> None:
     succeed("backup", scene.repository, scene.job)
-    scene.quicken()
     older = dict.fromkeys(["00", "20", "39", "zz-large", "not in the snapshot"], "an older state")
     with small_disk(scene.target, 20_000) as disk:
         for name, content in older.items():
@@ -180,7 +179,6 @@ def test_a_home_that_is_full_costs_no_snapshot_and_no_truth(scene: Scene, is_fir
     with home_on(scene, 6000) as disk:
         if not is_first:
             succeed("backup", scene.repository, scene.job)
-            scene.quicken()
             for number in range(2000, 4000):
                 write_file(scene.source / "many" / f"a name of some length {number}", b"")
         earlier = len(scene.manifests())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s3bu.crypto.passphrase import encrypt_with_passphrase
-from tests.running import WORK_FACTOR, Scene, backed_up, check_refusal, program, run, succeed, write_file
+from tests.running import Scene, backed_up, check_refusal, program, run, succeed, write_file
 from tests.test_interop import BUCKETS, take_keys
 
 
@@ -63,7 +63,7 @@ def lock_all(scene: Scene) -> None:
 
 def lock(scene: Scene, key: str) -> None:
     """Replace a manifest by one whose passphrase this machine does not have."""
-    (scene.repository / key).write_bytes(encrypt_with_passphrase(b"", "another", work_factor=WORK_FACTOR))
+    (scene.repository / key).write_bytes(encrypt_with_passphrase(b"", "another"))
 
 
 # --- sync

@@ -103,11 +103,9 @@ def test_an_identity_given_as_recipient_is_refused_and_not_shown(tmp_path: Path,
     assert layout.RECIPIENTS not in storage.objects
 
 
-def test_a_machine_that_joins_needs_the_secrets_of_the_one_that_made_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_joins_needs_the_secrets_of_the_one_that_made_it(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
-    world = World.make(tmp_path / "first", monkeypatch)
+    world = World.make(tmp_path / "first")
     world.repository.add_job("home", b"sources: []\n")
     second = open_repository(tmp_path / "second", world.storage)
     with pytest.raises(KeyringError, match="another passphrase") as caught:
@@ -116,11 +114,9 @@ def test_a_machine_that_joins_needs_the_secrets_of_the_one_that_made_it(
     assert not (tmp_path / "second" / "keys" / "secrets.yml").exists()
 
 
-def test_a_machine_that_joins_pins_the_recipients_and_keeps_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_joins_pins_the_recipients_and_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
-    world = World.make(tmp_path / "first", monkeypatch)
+    world = World.make(tmp_path / "first")
     second = open_repository(tmp_path / "second", world.storage)
     before = dict(world.storage.objects)
     outcome = init(second, None)
@@ -179,8 +175,8 @@ def test_broken_secrets_are_told_before_anything_is_written(tmp_path: Path, stor
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World.make(tmp_path, monkeypatch)
+def world(tmp_path: Path) -> World:
+    world = World.make(tmp_path)
     world.repository.pinned_recipients()
     world.storage.put(layout.RECIPIENTS, f"{new_identity()[1]}\n".encode(), {})
     return world

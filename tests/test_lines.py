@@ -32,9 +32,9 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path) -> World:
     """A tree of 24 files in 3 directories, backed up."""
-    world = World.make(tmp_path, monkeypatch)
+    world = World.make(tmp_path)
     for directory in "bdf":
         for number in range(8):
             world.write(f"{directory}/{number}", b"%d" % number)
@@ -143,7 +143,7 @@ def change(world: World, step: str, path: Path, number: int) -> None:
 def test_each_manifest_says_what_the_index_says(steps: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(spans, "COUNT", 2)
-        world = World.make(Path(directory), monkeypatch)
+        world = World.make(Path(directory))
         for number, (step, name) in enumerate(steps, 1):
             change(world, step, world.source / name, number)
             if step == "back up":

@@ -22,9 +22,9 @@ OTHER = b"another text"
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path) -> World:
     """A world whose file `old` is backed up, with creates known to be conditional."""
-    world = World.make(tmp_path, monkeypatch)
+    world = World.make(tmp_path)
     world.write("old", TEXT)
     back_up(world)
     assert world.storage.has_conditional_writes

@@ -63,7 +63,6 @@ def test_directories_and_links_of_any_name_come_back_and_go_through_the_index(sc
     lay_out(scene.source, names, draw)
     succeed("backup", scene.repository, scene.job)
     assert "no change" in succeed("backup", scene.repository, scene.job).out
-    scene.quicken()
     succeed("restore", scene.repository, "home/src", scene.target)
     assert tree(scene.target) == tree(scene.source), f"seed {seed}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.keyring import load_secrets
-from tests.running import Scene, succeed, tree, write_file
+from tests.running import Scene, started, succeed, tree, write_file
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SECONDS = 60
@@ -150,6 +150,14 @@ def test_files_come_back_with_mode_and_time(scene: Scene) -> None:
     status = (work(scene) / "restored" / "-rf").stat()
     assert (status.st_mode & 0o777, status.st_mtime) == (0o644, -5)
     assert (work(scene) / "restored" / "plain" / "kept.gz").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_program_writes_work_factor_18(scene: Scene) -> None:
+    write_file(scene.source / "later", b"more")
+    with started("backup", scene.repository, scene.job) as program:
+        assert program.end().code == 0
+    newest = (scene.repository / scene.manifests()[-1]).read_bytes()
+    assert newest.split(b"\n")[1].endswith(b" 18")
 
 
 def test_a_path_that_leads_elsewhere_is_refused(scene: Scene) -> None:

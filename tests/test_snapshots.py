@@ -22,8 +22,8 @@ NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World.make(tmp_path, monkeypatch)
+def world(tmp_path: Path) -> World:
+    return World.make(tmp_path)
 
 
 def put_history(world: World) -> list[str]:

@@ -1,6 +1,5 @@
 """Bringing the index up to the repository: whatever came, went or was altered, it says what the manifests say."""
 
-import hashlib
 import itertools
 import tempfile
 import threading
@@ -48,8 +47,8 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World.make(tmp_path, monkeypatch)
+def world(tmp_path: Path) -> World:
+    return World.make(tmp_path)
 
 
 @pytest.fixture
@@ -155,18 +154,11 @@ def fresh_rows(world: World) -> list[Any]:
 # --- what holds for all
 
 
-def stretch(passphrase: str, salt: bytes, work_factor: int) -> bytes:
-    """Run scrypt without a process for it, of which there would be some thousands here."""
-    salt = b"age-encryption.org/v1/scrypt" + salt
-    return hashlib.scrypt(passphrase.encode(), salt=salt, n=1 << work_factor, r=8, p=1, dklen=32)
-
-
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_whatever_comes_and_goes_the_index_says_what_the_manifests_say(data: Any) -> None:
-    with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("s3bu.crypto.passphrase._stretch", stretch)
-        world = World.make(Path(root), monkeypatch)
+    with tempfile.TemporaryDirectory() as root:
+        world = World.make(Path(root))
         index = open_passing_index(world.storage.identity)
         for _ in range(data.draw(st.integers(1, 12), label="steps")):
             put_drawn(world, data.draw(_KEYS), data)

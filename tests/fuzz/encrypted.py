@@ -14,7 +14,7 @@ from s3bu.crypto.passphrase import encrypt_with_passphrase, open_passphrase, ope
 from s3bu.errors import S3buError
 from s3bu.fetch import fetch
 from s3bu.storage.memory import StoredObject
-from tests.fakes import World, hash_of, key_of
+from tests.fakes import World, hash_of, key_of, quicken_scrypt
 from tests.fuzz.engine import Target
 from tests.fuzz.readers import PieceReader, examples
 
@@ -90,7 +90,8 @@ def _payload(file_key: bytes, plain: bytes) -> bytes:
 def content_target() -> Iterator[Target]:
     """Fetch a content whose object is anything: it is the content of that name, or an error."""
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as monkeypatch:
-        world = World.make(Path(directory), monkeypatch)
+        quicken_scrypt(monkeypatch)
+        world = World.make(Path(directory))
         contents = (b"plain text\n" * 9000, gzip.compress(b"x" * 500_000), b"")
         for content in contents:
             world.put_content(content)

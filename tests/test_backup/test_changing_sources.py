@@ -214,7 +214,7 @@ def test_a_change_at_any_piece_of_either_reading_is_told_or_taken_whole(
         with monkeypatch.context() as patch:
             directory = tmp_path / f"{number}-{len(list(tmp_path.iterdir()))}"
             directory.mkdir()
-            world = World.make(directory, patch)
+            world = World.make(directory)
             scene = Scene(world, LARGE, change)
             strike_while_reading(patch, scene.path, scene.strike_at(number))
             outcome = run_in_time(lambda world=world: back_up(world))  # type: ignore[misc]

@@ -175,8 +175,8 @@ def check_newest(machine: Machine) -> None:
     world.check_newest()
 
 
-def run_events(directory: Path, monkeypatch: pytest.MonkeyPatch, steps: list[list[Event]]) -> None:
-    machine = Machine(World.make(directory, monkeypatch), directory / "state", directory / "yesterday.db")
+def run_events(directory: Path, steps: list[list[Event]]) -> None:
+    machine = Machine(World.make(directory), directory / "state", directory / "yesterday.db")
     for name in _NAMES[:3]:
         _write(machine, name, name.encode())
     for events in steps:
@@ -190,12 +190,10 @@ def run_events(directory: Path, monkeypatch: pytest.MonkeyPatch, steps: list[lis
 @settings(max_examples=2_000 if IS_LONG else 300, deadline=None)
 @given(STEPS)
 def test_after_whatever_happened_the_next_snapshot_is_whole(steps: list[list[Event]]) -> None:
-    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as monkeypatch:
-        run_events(Path(directory), monkeypatch, steps)
+    with tempfile.TemporaryDirectory() as directory:
+        run_events(Path(directory), steps)
 
 
 @pytest.mark.parametrize("event", _EVENTS, ids=lambda event: event.__name__.strip("_"))
-def test_after_each_event_alone_the_next_snapshot_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: Event
-) -> None:
-    run_events(tmp_path, monkeypatch, [[_writing("d/b", b"new")], [event]])
+def test_after_each_event_alone_the_next_snapshot_is_whole(tmp_path: Path, event: Event) -> None:
+    run_events(tmp_path, [[_writing("d/b", b"new")], [event]])

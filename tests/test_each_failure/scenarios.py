@@ -14,7 +14,7 @@ from s3bu import restore, store
 from s3bu.cli.opening import NOTHING_COMMON, open_repository
 from s3bu.index import open_index
 from s3bu.progress import Silent
-from tests.fakes import IN_MEMORY, check_content, quicken_scrypt
+from tests.fakes import IN_MEMORY, check_content
 from tests.running import Result, Scene, own_environment, run, succeed, tree, write_file
 from tests.test_machine.expected import Said, Told, has_failed, said_of_all, said_of_tree, told_of
 
@@ -54,8 +54,7 @@ class Stage:
 
 
 def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let scrypt take no time, and a put no more than 64 KiB, so that a large file need not be long."""
-    quicken_scrypt(monkeypatch)
+    """Let a put take no more than 64 KiB, so that a large file need not be long."""
     for module in (store, restore):
         monkeypatch.setattr(module, "PART_BOUND", 64 * KIB)
         monkeypatch.setattr(module, "_BATCH_NBYTES", 16 * KIB)

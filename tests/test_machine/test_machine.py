@@ -50,7 +50,7 @@ class BackupMachine(RuleBasedStateMachine):
         self._stack = ExitStack()
         directory = self._stack.enter_context(tempfile.TemporaryDirectory(dir=IN_MEMORY))
         monkeypatch = self._stack.enter_context(pytest.MonkeyPatch.context())
-        self._world = World.make(Path(directory), monkeypatch)
+        self._world = World.make(Path(directory))
         clock = Clock(time.time_ns)
         monkeypatch.setattr(time, "time_ns", clock.time_ns)
         self._source = Source(self._world.source, clock)
