@@ -9,12 +9,12 @@ import hashlib
 import io
 import os
 import random
+import re
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -174,7 +174,7 @@ def _environment() -> Mapping[str, str]:
 
 
 class Measured(NamedTuple):
-    """What a run said, how long it took, and the most memory that it had at once."""
+    """What a run said, its seconds of the processor, and the most memory that it had at once."""
 
     result: Result
     seconds: float
@@ -185,15 +185,16 @@ def measured(*arguments: Argument) -> Measured:
     """Run the program as one of its own."""
     script = (
         "import os, re, sys; from s3bu.cli import main; code = main(sys.argv[1:]); "
-        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], flush=True); os._exit(code)"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], sum(os.times()[:4]), flush=True); "
+        "os._exit(code)"
     )
     command = [sys.executable, "-c", script, *(os.fsdecode(argument) for argument in arguments)]
-    begun = time.monotonic()
     ended = subprocess.run(command, env=_environment(), capture_output=True, timeout=SECONDS, check=False)
-    *out, kib = os.fsdecode(ended.stdout).splitlines(keepends=True) or [""]
+    *out, used = os.fsdecode(ended.stdout).splitlines(keepends=True) or [""]
     result = Result(ended.returncode, "".join(out), os.fsdecode(ended.stderr))
-    assert kib.strip().isdecimal(), result
-    return Measured(result, time.monotonic() - begun, int(kib) // 1024)
+    measures = re.fullmatch(r"(\d+) ([0-9.]+)\n", used)
+    assert measures is not None, result
+    return Measured(result, float(measures[2]), int(measures[1]) // 1024)
 
 
 def peak_memory_mib(*arguments: Argument) -> int:
