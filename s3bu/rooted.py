@@ -121,10 +121,13 @@ def _open_regular(name: bytes, directory: int) -> tuple[int, os.stat_result]:
     if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
         raise OSError(errno.EINVAL, "not a regular file any more")
     descriptor = os.open(name, _REGULAR, dir_fd=directory)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file any more")
+    except OSError:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file any more")
+        raise
     return descriptor, status
 
 

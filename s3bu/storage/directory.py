@@ -210,7 +210,12 @@ class DirectoryStorage:
         with self.directory((_TEMPORARY,), make=True) as directory:
             self._sweep(directory)
             descriptor = os.open(name, _NEW_FLAGS, 0o600, dir_fd=directory)
-            return os.dup(directory), name, descriptor
+            try:
+                return os.dup(directory), name, descriptor
+            except OSError:
+                os.close(descriptor)
+                os.unlink(name, dir_fd=directory)
+                raise
 
     def publish(self, directory: int, name: bytes, key: str, *, create: bool) -> None:
         """Give a synced temporary file its final name, durably."""
@@ -353,7 +358,11 @@ class DirectoryDownload:
         self._key = key
         self._descriptor = descriptor
         self._is_closed = False
-        status = os.fstat(descriptor)
+        try:
+            status = os.fstat(descriptor)
+        except OSError as error:
+            self.close()
+            raise storage.fault(error, key) from error
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise StorageError(f"not a regular file: {storage.url}/{key}")

@@ -26,7 +26,7 @@ ONCE, FOR_EVER, LATE = "once", "for ever", "late"
 MANNERS = {FILES: (ONCE, FOR_EVER), STORAGE: (ONCE, FOR_EVER, LATE), INDEX: (ONCE, FOR_EVER)}
 READING, WRITING = "reading", "writing"
 
-_READING = ("pread", "read", "scandir", "listdir", "stat", "readlink")
+_READING = ("pread", "read", "scandir", "listdir", "stat", "fstat", "dup", "readlink")
 _WRITING = ("write", "pwrite", "fsync", "rename", "replace", "link", "unlink", "mkdir", "utime", "chmod", "fchmod")
 _ERRNOS = {READING: (errno.EIO, errno.EACCES), WRITING: (errno.ENOSPC, errno.EIO, errno.EACCES)}
 _STORAGE_ERRORS: tuple[type[StorageError], ...] = (StorageError, AccessDenied, CredentialsError, StorageError)
