@@ -31,11 +31,26 @@ def free_port() -> int:
     return port
 
 
+# What S3 does at once, moto does in two steps between which another request may come: look whether a key is taken, and
+# put.
+_MOTO = """
+import contextlib, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication as Application
+from moto.server import main
+answer, lock = Application.__call__, threading.Lock()
+def answer_alone(self, environ, start_response):
+    with lock if "HTTP_IF_NONE_MATCH" in environ else contextlib.nullcontext():
+        return answer(self, environ, start_response)
+Application.__call__ = answer_alone
+main()
+"""
+
+
 @contextmanager
 def moto_server(log: Path) -> Iterator[str]:
     """Run moto; yields its URL."""
     port = free_port()
-    command = [sys.executable, "-W", "ignore", "-c", "from moto.server import main; main()"]
+    command = [sys.executable, "-W", "ignore", "-c", _MOTO]
     with _running([*command, "-H", "127.0.0.1", "-p", str(port)], port, log):
         yield f"http://127.0.0.1:{port}"
 
