@@ -11,6 +11,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
@@ -19,7 +20,7 @@ from s3bu.compression import CHUNK, GzipReader, is_worth_compressing
 from s3bu.crypto import encrypt, encrypt_stream
 from s3bu.errors import ObjectExists, SourceChanged, StorageError, StorageStopped
 from s3bu.manifest import Entry
-from s3bu.parallel import Budget, each
+from s3bu.parallel import Budget, batches, each
 from s3bu.patience import Patience
 from s3bu.progress import Failure, Progress, Silent
 from s3bu.repository import Contents, Repository, layout
@@ -34,8 +35,6 @@ _SILENT = Silent()
 
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 WORKERS = 8
-_BATCH = 16
-_BATCH_NBYTES = 1024 * 1024
 _METADATA = {"s3bu-encrypt": "age", "s3bu-encrypt-version": "001"}
 _COMPRESSED = _METADATA | {"s3bu-compress": "gzip", "s3bu-compress-version": "001"}
 
@@ -62,7 +61,7 @@ Result = Stored | Failure | Gone
 
 
 class Store:
-    """Puts the contents of files that the repository does not have yet.
+    """Puts the contents of files that the repository does not have yet; with `only`, those of these hashes alone.
 
     `failed` are the hashes of contents whose upload failed, with the reason: each entry that relied on one of them
     failed too, also one that was told `Stored` while the upload was under way. `progress` is told of bytes as they are
@@ -77,6 +76,7 @@ class Store:
         *,
         is_compressing: bool,
         progress: Progress = _SILENT,
+        only: AbstractSet[bytes] | None = None,
     ) -> None:
         self.failed: dict[str, str] = {}
         self._progress = progress
@@ -84,6 +84,7 @@ class Store:
         self._recipients = recipients.recipients
         self._contents = contents
         self._is_compressing = is_compressing
+        self._only = only
         self._budget = Budget(BYTES_IN_FLIGHT)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -91,10 +92,9 @@ class Store:
 
     def store(self, root: Root, entries: Iterable[Entry]) -> Iterator[Result]:
         """Yield what came of each file, in no order; an error that no further file can escape ends it all."""
-        batches = each(
-            lambda batch: self._store(root, batch), _batches(entries), workers=WORKERS, give_up=self._give_up
-        )
-        return chain.from_iterable(batches)
+        together = batches(entries, lambda entry: entry.nbytes)
+        results = each(lambda batch: self._store(root, batch), together, workers=WORKERS, give_up=self._give_up)
+        return chain.from_iterable(results)
 
     def _give_up(self) -> None:
         self._stopping.set()
@@ -140,7 +140,7 @@ class Store:
         """Say whether this thread is to send a content: it is not stored, and no other thread is at it."""
         digest = bytes.fromhex(content_hash)
         with self._lock:
-            if digest in self._contents.stored:
+            if digest in self._contents.stored or (self._only is not None and digest not in self._only):
                 return False
             self._contents.stored.add(digest)
             return True
@@ -246,20 +246,6 @@ class _Grown:
     """A small file that is longer than the scan said: nobody knows how long it will be when it is read."""
 
     entry: Entry
-
-
-def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Yield neighbours together as long as they are small: handing over costs as much as a file."""
-    batch: list[Entry] = []
-    nbytes = 0
-    for entry in entries:
-        if batch and (len(batch) == _BATCH or nbytes + entry.nbytes > _BATCH_NBYTES):
-            yield batch
-            batch, nbytes = [], 0
-        batch.append(entry)
-        nbytes += entry.nbytes
-    if batch:
-        yield batch
 
 
 class _Source:
