@@ -39,6 +39,8 @@ _TABLES = (
         is_repaired INTEGER DEFAULT 0, PRIMARY KEY (hash, nbytes)
     ) WITHOUT ROWID""",
 )
+AMBIGUOUS = "SELECT hash FROM checked GROUP BY hash HAVING count(*) > 1"
+"""Hashes of which manifests name several lengths: all but one lie, and that is no fault of the object."""
 _NEEDS = """
 SELECT v.hash, v.nbytes, v.is_chosen, e.nbytes, e.etag, e.state FROM (
     SELECT hash, nbytes, max(source IN (SELECT id FROM chosen)) AS is_chosen FROM version
@@ -119,7 +121,7 @@ def _rows(
     *,
     keeps_all: bool,
 ) -> Iterator[Checked]:
-    for need, found in _merge(needs, objects, tally):
+    for need, found, has_others in _merge(needs, objects, tally):
         if not need.is_chosen:
             continue
         tally.ncontents += 1
@@ -127,28 +129,29 @@ def _rows(
         tally.nbytes_stored += found.nbytes if found else 0
         if tally.ncontents % _PAGE == 0:
             progress.advance(files=_PAGE)
-        problem = _judge(need, found)
+        problem = _judge(need, found, is_ambiguous=has_others)
         is_new = need.known_state == STORED and need.known_etag is None
-        if problem or keeps_all or is_new:
+        if problem or keeps_all or is_new or has_others:
             stored, etag = (found.nbytes, found.etag) if found else (None, None)
             yield Checked(need.hash, need.nbytes, stored, etag, problem)
 
 
 def _merge(
     needs: Iterable[_Need], objects: Iterator[tuple[str, ObjectStat]], tally: Tally
-) -> Iterator[tuple[_Need, ObjectStat | None]]:
-    """Yield each need with its object; count the objects that nobody needs."""
+) -> Iterator[tuple[_Need, ObjectStat | None, bool]]:
+    """Yield each need with its object, and whether others name another length; count the objects that nobody needs."""
     stored = ((bytes.fromhex(name), status) for name, status in objects)
     following = next(stored, None)
-    for digest, same in groupby(needs, key=attrgetter("hash")):
+    for digest, group in groupby(needs, key=attrgetter("hash")):
         while following is not None and following[0] < digest:
             _count_orphan(following[1], tally)
             following = next(stored, None)
         found = None
         if following is not None and following[0] == digest:
             found, following = following[1], next(stored, None)
+        same = list(group)
         for need in same:
-            yield need, found
+            yield need, found, len(same) > 1
     while following is not None:
         _count_orphan(following[1], tally)
         following = next(stored, None)
@@ -159,7 +162,7 @@ def _count_orphan(status: ObjectStat, tally: Tally) -> None:
     tally.orphan_nbytes += status.nbytes
 
 
-def _judge(need: _Need, found: ObjectStat | None) -> str | None:
+def _judge(need: _Need, found: ObjectStat | None, *, is_ambiguous: bool) -> str | None:
     """Return what is wrong with an object, as far as size, ETag and what is known of it tell."""
     if found is None:
         return MISSING
@@ -172,11 +175,11 @@ def _judge(need: _Need, found: ObjectStat | None) -> str | None:
     if found.is_archived:
         return ARCHIVED
     is_short = found.nbytes < smallest_object(need.nbytes)
-    if known is not None and known.state in (STORED, READ):
+    if known is not None and known.state in (STORED, READ) and not is_ambiguous:
         return None if is_about else _judge_changed(known, found, is_short=is_short)
     if not is_short:
         return None
-    return UNVERIFIED if is_about else _SHORT
+    return UNVERIFIED if known is not None and is_about and known.state == LOOKED_UP else _SHORT
 
 
 def _judge_changed(known: Evidence, found: ObjectStat, *, is_short: bool) -> str:
@@ -257,14 +260,14 @@ def _pin(index: Index) -> None:
 
 
 def _too_short(connection: Connection) -> Iterator[Evidence]:
-    for row in rows(connection, f"problem = '{CUT}' AND NOT is_repaired"):
+    for row in rows(connection, f"problem = '{CUT}' AND NOT is_repaired AND hash NOT IN ({AMBIGUOUS})"):
         if row.stored is not None:
             yield Evidence(row.hash, row.stored, row.etag, TOO_SHORT)
 
 
 def tell_index(index: Index) -> None:
     """Let the index say of the contents what was found, so that the next backup puts again what it has."""
-    lost = "SELECT hash FROM checked WHERE NOT is_repaired AND problem"
+    lost = f"SELECT hash FROM checked WHERE NOT is_repaired AND hash NOT IN ({AMBIGUOUS}) AND problem"
     connection = index.connection
     bad = ", ".join(f"'{problem}'" for problem in DAMAGE)
     if connection.execute(f"{lost} IN ({bad}) LIMIT 1").fetchone() is None:

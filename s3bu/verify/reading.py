@@ -19,6 +19,7 @@ from s3bu.repository import Repository
 from s3bu.size import Share
 from s3bu.storage import PART_BOUND, Download
 from s3bu.verify.contents import (
+    AMBIGUOUS,
     ARCHIVED,
     CUT,
     DAMAGED,
@@ -75,6 +76,7 @@ class _Reading:
         self._unopened: list[NoIdentityError] = []
         self._has_opened = False
         self._evidence: list[Evidence] = []
+        self._ambiguous = {digest for (digest,) in index.connection.execute(AMBIGUOUS)}
         self._read = Read()
 
     def run(self, share: Share) -> Read:
@@ -133,12 +135,15 @@ class _Reading:
                 self._settle(row, problem, detail)
 
     def _settle(self, row: Checked, problem: str | None, detail: str | None) -> None:
+        if problem == DAMAGED and row.problem == CUT:
+            problem = CUT  # which says more of it
         settle(self._connection, row, problem, detail)
         self._progress.advance(files=1, nbytes=row.stored or 0)
-        if problem in (None, DAMAGED) and row.stored is not None:
+        if problem in (None, DAMAGED, CUT) and row.stored is not None:
             self._read.ncontents += 1
             self._read.nbytes += row.stored
-            self._evidence.append(Evidence(row.hash, row.stored, row.etag, READ if problem is None else BAD))
+            if problem is None or row.hash not in self._ambiguous:
+                self._evidence.append(Evidence(row.hash, row.stored, row.etag, READ if problem is None else BAD))
         if len(self._evidence) >= _NOTED_AT_ONCE:
             self._note()
 
