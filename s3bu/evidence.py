@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from s3bu.index import Index
 
-LOOKED_UP, STORED, READ, BAD, TOO_SHORT = range(5)
-"""Its metadata do not say that it is cut; it was put by this machine; it was read, and was right; it was read, and was
-not; it is too short to be what it should be. The last two condemn it."""
+LOOKED_UP, STORED, READ, UNOPENED, BAD, TOO_SHORT = range(6)
+"""Its metadata do not say that it is cut; it was put by this machine; it was read, and was right; no identity opened
+it; it was read, and was wrong; it is too short to be what it should be. The last two condemn it."""
 
 
 class Evidence(NamedTuple):
@@ -38,5 +38,5 @@ def note(index: Index, found: Iterable[Evidence]) -> None:
     now = int(time.time())
     index.connection.executemany(
         "INSERT OR REPLACE INTO evidence VALUES (?, ?, ?, ?, ?)",
-        ((*one, now if one.state in (READ, BAD) else None) for one in found),
+        ((*one, now if one.state in (READ, UNOPENED, BAD) else None) for one in found),
     )

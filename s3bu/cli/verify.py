@@ -268,7 +268,7 @@ def _standing_row(one: "Standing") -> Row:
     return Row(facts, (source, *(f"{number:,}" for number in numbers), *times, shown(whole.key) if whole else ""))
 
 
-_PROBLEMS = ("missing", "empty", "cut", "damaged", "archived", "unreadable", "unverified")
+_PROBLEMS = ("missing", "empty", "cut", "damaged", "unopened", "archived", "unreadable", "unverified")
 
 
 def _facts(report: "Report") -> dict[str, object]:

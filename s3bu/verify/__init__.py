@@ -17,7 +17,7 @@ from s3bu.progress import Progress
 from s3bu.repository import Repository
 from s3bu.repository.layout import parse_manifest_key
 from s3bu.size import Share
-from s3bu.verify.contents import Tally, check, tell_index
+from s3bu.verify.contents import DAMAGE, Tally, check, tell_index
 from s3bu.verify.live import Compared, Live, compare, repair
 from s3bu.verify.reading import Read, read
 from s3bu.verify.report import Broken, Standing, counts, standings
@@ -75,7 +75,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """0 when all is sound, 1 when something is damaged, 3 when something was repaired or cannot be known."""
-        has_damage = any(one.is_damage for one in self.broken) or any(one.ndamaged for one in self.standings)
+        has_damage = any(one.is_damage for one in self.broken) or any(one in DAMAGE for one in self.problems)
         if has_damage or (self.compared and self.compared.differing):
             return DAMAGED
         if self.errors:
@@ -195,18 +195,35 @@ class _Verify:
             self._progress.advance(files=1)
 
     def _read_manifest(self, snapshot: IndexedSnapshot) -> None:
-        key = parse_manifest_key(snapshot.key)
-        assert key is not None
         try:
-            with self._repository.open_manifest(key) as (reader, _):
-                for _item in reader:
-                    pass
+            self._read_whole(snapshot.key)
         except ObjectNotFound:
             self._report.broken.append(Broken.vanished(snapshot.key))
         except IntegrityError as error:
             self._report.broken.append(Broken.unreadable(snapshot.key, error.message))
+            self._doubt(snapshot.key)
         except PassphraseNotFoundError as error:
             self._report.broken.append(Broken.locked(snapshot.key, error.message))
         else:
             self._report.nmanifests_read += 1
             self._note_read(snapshot.key)
+
+    def _read_whole(self, key: str) -> None:
+        """Read a manifest to its end; what comes out wrong is read once more, since a line may err too."""
+        try:
+            _read_through(self._repository, key)
+        except IntegrityError:
+            _read_through(self._repository, key)
+
+    def _doubt(self, key: str) -> None:
+        """Let the index read a manifest anew, and find what is wrong with it, when it is brought up to date."""
+        self._index.connection.execute("UPDATE snapshot SET etag = '' WHERE key = ?", (key,))
+
+
+def _read_through(repository: Repository, key: str) -> None:
+    """Read a manifest to its end, where it shows whether it is whole."""
+    parsed = parse_manifest_key(key)
+    assert parsed is not None
+    with repository.open_manifest(parsed) as (reader, _):
+        for _item in reader:
+            pass

@@ -11,8 +11,9 @@ from operator import attrgetter
 from sqlite3 import Connection
 from typing import NamedTuple
 
+from s3bu import evidence
 from s3bu.errors import AccessDenied, ObjectNotFound, StorageError
-from s3bu.evidence import BAD, LOOKED_UP, READ, STORED, TOO_SHORT, Evidence, note
+from s3bu.evidence import Evidence, note
 from s3bu.index import Index
 from s3bu.parallel import each
 from s3bu.patience import Patience
@@ -24,8 +25,11 @@ from s3bu.storage import ObjectStat
 MISSING, EMPTY, CUT, DAMAGED = "missing", "empty", "cut", "damaged"
 DAMAGE = (MISSING, EMPTY, CUT, DAMAGED)
 """What is so cannot come back."""
+UNOPENED = "unopened"
+"""No identity opens it, although they open others: of other recipients, or its header is damaged."""
 ARCHIVED, UNREADABLE, UNVERIFIED = "archived", "unreadable", "unverified"
 """It must be brought back first; it could not be read now; it is compressed, and nobody read it yet."""
+_CONDEMNED = {evidence.UNOPENED: UNOPENED, evidence.BAD: DAMAGED, evidence.TOO_SHORT: CUT}
 _SHORT = "short"
 WORKERS = 8
 _PAGE = 1_000
@@ -130,7 +134,7 @@ def _rows(
         if tally.ncontents % _PAGE == 0:
             progress.advance(files=_PAGE)
         problem = _judge(need, found, is_ambiguous=has_others)
-        is_new = need.known_state == STORED and need.known_etag is None
+        is_new = need.known_state == evidence.STORED and need.known_etag is None
         if problem or keeps_all or is_new or has_others:
             stored, etag = (found.nbytes, found.etag) if found else (None, None)
             yield Checked(need.hash, need.nbytes, stored, etag, problem)
@@ -170,16 +174,16 @@ def _judge(need: _Need, found: ObjectStat | None, *, is_ambiguous: bool) -> str 
         return CUT if found.nbytes else EMPTY
     known = need.known
     is_about = known is not None and known.is_about(found.nbytes, found.etag)
-    if known is not None and is_about and known.state >= BAD:
-        return CUT if known.state == TOO_SHORT else DAMAGED
+    if known is not None and is_about and known.state in _CONDEMNED:
+        return _CONDEMNED[known.state]
     if found.is_archived:
         return ARCHIVED
     is_short = found.nbytes < smallest_object(need.nbytes)
-    if known is not None and known.state in (STORED, READ) and not is_ambiguous:
+    if known is not None and known.state in (evidence.STORED, evidence.READ) and not is_ambiguous:
         return None if is_about else _judge_changed(known, found, is_short=is_short)
     if not is_short:
         return None
-    return UNVERIFIED if known is not None and is_about and known.state == LOOKED_UP else _SHORT
+    return UNVERIFIED if known is not None and is_about and known.state == evidence.LOOKED_UP else _SHORT
 
 
 def _judge_changed(known: Evidence, found: ObjectStat, *, is_short: bool) -> str:
@@ -230,7 +234,7 @@ def _look_up(repository: Repository, index: Index, progress: Progress) -> None:
     for row, problem, detail in looked:
         settle(index.connection, row, problem, detail)
         if problem == UNVERIFIED and row.stored is not None and detail is None:
-            note(index, [Evidence(row.hash, row.stored, row.etag, LOOKED_UP)])
+            note(index, [Evidence(row.hash, row.stored, row.etag, evidence.LOOKED_UP)])
         progress.advance(files=1)
 
 
@@ -255,14 +259,14 @@ def _pin(index: Index) -> None:
         index.connection.execute(
             f"UPDATE evidence SET etag = (SELECT c.etag {seen}) "
             f"WHERE etag IS NULL AND state = ? AND EXISTS (SELECT 1 {seen})",
-            (STORED,),
+            (evidence.STORED,),
         )
 
 
 def _too_short(connection: Connection) -> Iterator[Evidence]:
     for row in rows(connection, f"problem = '{CUT}' AND NOT is_repaired AND hash NOT IN ({AMBIGUOUS})"):
         if row.stored is not None:
-            yield Evidence(row.hash, row.stored, row.etag, TOO_SHORT)
+            yield Evidence(row.hash, row.stored, row.etag, evidence.TOO_SHORT)
 
 
 def tell_index(index: Index) -> None:

@@ -17,11 +17,12 @@ from s3bu.rooted import Files, Root
 from s3bu.scan import Regular, reason
 from s3bu.size import Share
 from s3bu.store import Store, Stored
-from s3bu.verify.contents import DAMAGE
+from s3bu.verify.contents import DAMAGE, UNOPENED
 
+_SAME, _CHANGED, _DIFFERS = "same", "changed", "differs"
 _CHUNK = 1024 * 1024
 _PAGE = 1_000
-_DAMAGED = ", ".join(f"'{problem}'" for problem in DAMAGE)
+_REPAIRABLE = ", ".join(f"'{problem}'" for problem in (*DAMAGE, UNOPENED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def repair(repository: Repository, index: Index, live: list[Live], progress: Pro
 
 
 def _bad(columns: str) -> str:
-    return f"SELECT {columns} FROM checked WHERE problem IN ({_DAMAGED}) AND NOT is_repaired"
+    return f"SELECT {columns} FROM checked WHERE problem IN ({_REPAIRABLE}) AND NOT is_repaired"
 
 
 def _opened(live: Live, progress: Progress) -> Root | None:
@@ -106,7 +107,7 @@ def _candidates(index: Index, live: Live) -> Iterator[Entry]:
         page = index.connection.execute(
             "SELECT v.sort_key, max(c.nbytes) FROM version v CROSS JOIN checked c "
             "ON c.hash = v.hash AND c.nbytes = v.nbytes WHERE v.source = ? AND v.sort_key > ? AND v.kind = 0 "
-            f"AND c.problem IN ({_DAMAGED}) AND NOT c.is_repaired GROUP BY v.sort_key LIMIT {_PAGE}",
+            f"AND c.problem IN ({_REPAIRABLE}) AND NOT c.is_repaired GROUP BY v.sort_key LIMIT {_PAGE}",
             (live.source, last),
         ).fetchall()
         if not page:
@@ -155,35 +156,31 @@ def _sample(entries: Iterator[Entry], fraction: float) -> Iterator[Entry]:
 
 def _compare(files: Files, live: Live, entry: Entry, trust: Trust, compared: Compared) -> None:
     try:
-        found = _hash_if_unmodified(files, entry, trust)
+        verdict = _judge(files, entry, trust)
     except FileNotFoundError:
-        found = None
+        verdict = _CHANGED
     except OSError as error:
         compared.failures.append((live, Failure(entry.path, reason(error))))
         return
-    if found is None:
-        compared.nchanged += 1
-    elif found == entry.hash:
-        compared.nsame += 1
-    else:
+    if verdict == _DIFFERS:
         compared.differing.append((live, entry.path))
+    compared.nsame += verdict == _SAME
+    compared.nchanged += verdict == _CHANGED
 
 
-def _hash_if_unmodified(files: Files, entry: Entry, trust: Trust) -> str | None:
-    """Return the hash of a file that the next backup would take for unmodified; `None` if it would read it anew."""
+def _judge(files: Files, entry: Entry, trust: Trust) -> str:
+    """Say whether a file is what the snapshot has of it; it differs where the next backup would not see that."""
     descriptor, before = files.open(entry.path)
     try:
-        if not trust.holds(Regular(entry.path, before).entry(), entry):
-            return None
+        found = Regular(entry.path, before).entry()
+        if found.nbytes != entry.nbytes:
+            return _CHANGED
         digest = hashlib.sha256()
         while chunk := os.read(descriptor, _CHUNK):
             digest.update(chunk)
-        after = os.fstat(descriptor)
+        after = Regular(entry.path, os.fstat(descriptor)).entry()
     finally:
         os.close(descriptor)
-    is_still = (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ctime_ns,
-    )
-    return digest.hexdigest() if is_still else None
+    if digest.hexdigest() == entry.hash:
+        return _SAME
+    return _DIFFERS if found == after and trust.holds(found, entry) else _CHANGED

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from s3bu import evidence
 from s3bu.errors import IntegrityError, NoIdentityError, ObjectArchived, ObjectNotFound, S3buError, StorageError
-from s3bu.evidence import BAD, READ, Evidence, note
+from s3bu.evidence import Evidence, note
 from s3bu.fetch import fetch
 from s3bu.index import Index
 from s3bu.parallel import Budget, batches, each
@@ -24,6 +25,7 @@ from s3bu.verify.contents import (
     CUT,
     DAMAGED,
     MISSING,
+    UNOPENED,
     UNREADABLE,
     UNVERIFIED,
     WORKERS,
@@ -36,8 +38,9 @@ _CHUNK = 1024 * 1024
 _NOTED_AT_ONCE = 100
 _UNOPENED_BOUND = 50
 """After so many contents that no identity opened, and none that one did, the identities are taken to be wrong."""
-_PROBLEMS = {ObjectNotFound: MISSING, ObjectArchived: ARCHIVED}
-_READABLE = f"(problem IS NULL OR problem IN ('{UNVERIFIED}', '{DAMAGED}', '{CUT}')) AND stored > 0"
+_PROBLEMS: dict[type[S3buError], str] = {ObjectNotFound: MISSING, ObjectArchived: ARCHIVED, NoIdentityError: UNOPENED}
+_STATES = {None: evidence.READ, DAMAGED: evidence.BAD, CUT: evidence.BAD, UNOPENED: evidence.UNOPENED}
+_READABLE = f"(problem IS NULL OR problem IN ('{UNVERIFIED}', '{UNOPENED}', '{DAMAGED}', '{CUT}')) AND stored > 0"
 
 
 @dataclass(slots=True)
@@ -106,7 +109,7 @@ class _Reading:
             "(ORDER BY coalesce(e.state >= ?, 0) DESC, e.read_s NULLS FIRST, c.hash, c.nbytes) AS until "
             "FROM checked c LEFT JOIN evidence e ON e.hash = c.hash AND e.nbytes = c.stored AND e.etag = c.etag "
             f"WHERE {_READABLE.replace('stored', 'c.stored')}) WHERE until - stored < ? ORDER BY until",
-            (BAD, share.of(int(total))),
+            (evidence.UNOPENED, share.of(int(total))),
         )
         chosen = "queue q JOIN checked c ON c.hash = q.hash AND c.nbytes = q.nbytes"
         found = connection.execute(f"SELECT count(*), total(c.stored) FROM {chosen}").fetchone()
@@ -139,11 +142,11 @@ class _Reading:
             problem = CUT  # which says more of it
         settle(self._connection, row, problem, detail)
         self._progress.advance(files=1, nbytes=row.stored or 0)
-        if problem in (None, DAMAGED, CUT) and row.stored is not None:
+        if problem in _STATES and row.stored is not None:
             self._read.ncontents += 1
             self._read.nbytes += row.stored
             if problem is None or row.hash not in self._ambiguous:
-                self._evidence.append(Evidence(row.hash, row.stored, row.etag, READ if problem is None else BAD))
+                self._evidence.append(Evidence(row.hash, row.stored, row.etag, _STATES[problem]))
         if len(self._evidence) >= _NOTED_AT_ONCE:
             self._note()
 

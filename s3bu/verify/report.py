@@ -9,10 +9,10 @@ from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 from s3bu.index import Index, IndexedSnapshot
-from s3bu.verify.contents import DAMAGE, UNVERIFIED
+from s3bu.verify.contents import DAMAGE, UNOPENED, UNVERIFIED
 
 UNREADABLE, ALTERED, VANISHED, LOCKED = "unreadable", "altered", "vanished", "locked"
-_DAMAGED = ", ".join(f"'{problem}'" for problem in DAMAGE)
+_LOST = ", ".join(f"'{problem}'" for problem in (*DAMAGE, UNOPENED))
 
 
 class Broken(NamedTuple):
@@ -215,7 +215,7 @@ def _gaps(taken: list[IndexedSnapshot], damaged: Mapping[int, int]) -> Iterator[
 def _damaged(index: Index, snapshots: Mapping[int, _Snapshots]) -> dict[int, int]:
     """Return the number of files that cannot come back, by snapshot."""
     steps: dict[int, list[int]] = {source: [0] * (len(one.found) + 1) for source, one in snapshots.items()}
-    for source, _, first, last, *_ in _concerned(index, f"c.problem IN ({_DAMAGED}) AND NOT c.is_repaired"):
+    for source, _, first, last, *_ in _concerned(index, f"c.problem IN ({_LOST}) AND NOT c.is_repaired"):
         begin, end = snapshots[source].bounds(first, last)
         steps[source][begin] += 1
         steps[source][end] -= 1
