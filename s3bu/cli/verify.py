@@ -86,7 +86,31 @@ def verify(
         report = run(opened, index, manifests, live, options, console)
         console.finish()
         _tell(index, report, console)
+    _end(opened, report, is_repairing=repair)
     return report.exit_code
+
+
+def _end(repository: "Repository", report: "Report", *, is_repairing: bool) -> None:
+    """Raise what a run that found damage, or could not do all of its work, ends with."""
+    if report.exit_code == 1:
+        hint = "`s3bu verify --repair` puts back what this machine still has; versions of a bucket may be sound"
+        if is_repairing:
+            hint = "this machine has not what is left; another one that backs up here may, with `s3bu verify --repair`"
+        raise IntegrityError(f"{repository.storage.url}: damaged; {', '.join(_damage(report))}", hint=hint)
+    if report.errors:
+        raise report.errors[0]
+
+
+def _damage(report: "Report") -> Iterator[str]:
+    snapshots = sum(one.nsnapshots for one in report.standings)
+    lost = snapshots - sum(one.nwhole for one in report.standings)
+    if lost:
+        yield f"{lost:,} of {counted(snapshots, 'snapshot')} cannot come back whole"
+    altered = sum(one.problem == "altered" for one in report.broken)
+    if altered:
+        yield f"{counted(altered, 'snapshot')} altered"
+    if report.compared and report.compared.differing:
+        yield f"{counted(len(report.compared.differing), 'file')} of this machine not as backed up"
 
 
 @contextmanager
@@ -155,7 +179,7 @@ def _tell(index: "Index", report: "Report", console: Console) -> None:
     if report.standings:
         rows = [_standing_row(one) for one in report.standings]
         console.table(Table("standing", titles, rows, right=frozenset({1, 2, 3, 4})))
-    for error in report.errors:
+    for error in report.errors if report.exit_code == 1 else ():
         console.error(error, during="verify")
     console.summary(_facts(report), *_lines(report))
 
