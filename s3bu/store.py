@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from s3bu.compression import CHUNK, GzipReader, is_worth_compressing
 from s3bu.crypto import encrypt, encrypt_stream
-from s3bu.errors import ObjectExists, SourceChanged, StorageError, StorageStopped
+from s3bu.errors import AccessDenied, ObjectExists, OverwriteDenied, SourceChanged, StorageError, StorageStopped
 from s3bu.manifest import Entry
 from s3bu.parallel import Budget, batches, each
 from s3bu.patience import Patience
@@ -186,6 +186,8 @@ class Store:
         error = next(errors)
         if isinstance(error, ObjectExists):
             error = None  # another run was quicker, with the same content
+        elif isinstance(error, AccessDenied):
+            error = self._explained(read.entry.hash, error)
         self._settle(read.entry.hash, error)
         return Failure(read.entry.path, error.message) if error else Stored(read.entry, len(read.put.body))
 
@@ -201,9 +203,13 @@ class Store:
             nbytes = self._upload(source, entry)
         except BaseException as error:
             why = error if isinstance(error, StorageError) else StorageError(str(error))
+            if isinstance(error, AccessDenied):
+                why = self._explained(entry.hash, error)
             with self._lock:
                 self._contents.stored.discard(bytes.fromhex(entry.hash))
                 self.failed[entry.hash] = why.message
+            if isinstance(why, OverwriteDenied):
+                raise why from error
             raise
         self._settle(entry.hash, None)
         return Stored(entry, nbytes)
@@ -212,6 +218,15 @@ class Store:
         """Say whether to refuse overwriting: wherever the storage can, so that a bucket may forbid all overwriting."""
         is_damaged = bytes.fromhex(content_hash) in self._contents.damaged
         return self._storage.has_conditional_writes is True and not is_damaged
+
+    def _explained(self, content_hash: str, error: AccessDenied) -> AccessDenied:
+        """Tell credentials that may add, and not replace what is bad, from those that may do nothing."""
+        if bytes.fromhex(content_hash) not in self._contents.damaged:
+            return error
+        return OverwriteDenied(
+            f"{layout.content_key(content_hash)} is bad and cannot be replaced: {error.message}",
+            hint="delete the object with credentials that may, and run again",
+        )
 
     def _upload(self, source: "_Source", entry: Entry) -> int:
         is_packed = self._is_compressing and is_worth_compressing(source.sample())

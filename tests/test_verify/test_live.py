@@ -1,16 +1,19 @@
 """The live files: what is bad is put back from them where the hash is right, and the newest snapshot is compared."""
 
 import os
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
 
+from s3bu.backup import Options, Outcome
+from s3bu.backup import run as run_backup
 from s3bu.compression import MAGIC
 from s3bu.errors import AccessDenied
 from s3bu.size import Share
 from s3bu.storage import PART_BOUND
 from s3bu.storage.memory import StoredObject
-from tests.fakes import OLD, World, file_entry, key_of, manifest_key, without_override
+from tests.fakes import OLD, Listener, World, file_entry, key_of, manifest_key, without_override
 from tests.test_backup.runs import back_up
 from tests.test_store.storing import NOISE, rewrite
 from tests.test_verify.verifying import ALL, TEXT, cut, verify
@@ -121,6 +124,41 @@ def test_credentials_that_may_not_write_leave_the_damage_and_it_is_told(world: W
     verified = verify(world, reads=ALL, repairs=True)
     assert verified.code == 1
     assert [type(error) for error in verified.report.errors] == [AccessDenied]
+
+
+@pytest.mark.parametrize("content", [TEXT, NOISE])
+def test_an_object_that_must_not_be_replaced_costs_its_own_file_alone(world: World, content: bytes) -> None:
+    for name in ("a", "b"):
+        world.write(name, content + name.encode())
+        world.put_content(b"another", at=content + name.encode())
+    world.put_manifest([file_entry(name.encode(), content + name.encode()) for name in ("a", "b")])
+    world.storage.before_send = denying_to_replace(world)
+    verified = verify(world, reads=ALL, repairs=True)
+    assert (verified.code, verified.problems) == (1, {b"a": "cut", b"b": "cut"})
+    assert {failure.path: "cannot be replaced" in failure.error for failure in verified.said.failures} == {
+        b"a": True,
+        b"b": True,
+    }
+    world.write("new", b"new")
+    (outcome,), _ = backup(world)
+    assert {failure.path for failure in outcome.failures} == {b"a", b"b"}
+    assert outcome.published is not None
+    assert world.newest().failed
+
+
+def denying_to_replace(world: World) -> Callable[[str], None]:
+    def strike(key: str) -> None:
+        if key in world.storage.objects and key.startswith("data/"):
+            raise AccessDenied(f"access to {key} is denied")
+
+    return strike
+
+
+def backup(world: World) -> tuple[list[Outcome], Listener]:
+    """Back up where not all that is stored is right."""
+    listener, job = Listener(), world.job()
+    with closing(world.index()) as index:
+        return run_backup(world.reopen(), index, job, job.sources, Options("here"), listener), listener
 
 
 def test_a_source_that_is_not_here_is_said(world: World) -> None:
