@@ -106,9 +106,6 @@ def _damage(report: "Report") -> Iterator[str]:
     lost = snapshots - sum(one.nwhole for one in report.standings)
     if lost:
         yield f"{lost:,} of {counted(snapshots, 'snapshot')} cannot come back whole"
-    altered = sum(one.problem == "altered" for one in report.broken)
-    if altered:
-        yield f"{counted(altered, 'snapshot')} altered"
     if report.compared and report.compared.differing:
         yield f"{counted(len(report.compared.differing), 'file')} of this machine not as backed up"
 

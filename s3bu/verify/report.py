@@ -35,8 +35,8 @@ class Broken(NamedTuple):
 
     @classmethod
     def altered(cls, key: str) -> "Broken":
-        """One that is another object than was read before; a snapshot never changes."""
-        return cls(key, ALTERED, "altered since it was read; a snapshot never changes", is_damage=True)
+        """One that is another object than was read before; it can be read, and a copy of a directory looks so too."""
+        return cls(key, ALTERED, "altered since it was read; a snapshot never changes", is_damage=False)
 
     @classmethod
     def vanished(cls, key: str) -> "Broken":
