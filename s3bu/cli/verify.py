@@ -147,12 +147,14 @@ def _live(
     """Return the sources of the job, or of all that have snapshots, with where they lie on this machine."""
     from s3bu.verify.live import Live  # noqa: PLC0415 - start-up counts
 
+    rows = index.connection.execute("SELECT job, label, id FROM source").fetchall()
+    numbers = {(job, label): number for job, label, number in rows}
     jobs = [named] if named else list(_all_jobs(repository, index, console))
     return [
-        Live(index.source(job.name, source.label), job.name, source.label, source.path)
+        Live(numbers[job.name, source.label], job.name, source.label, source.path)
         for job in jobs
         for source in job.sources
-        if options.label in (None, source.label)
+        if (job.name, source.label) in numbers and options.label in (None, source.label)
     ]
 
 

@@ -4,11 +4,12 @@ A case is a source with two labels and three snapshots of each, some compressed,
 then a few kinds of damage. A model that looks at the bytes alone says what must be found.
 """
 
+import contextlib
 import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Case:
     random: random.Random
     past: dict[str, dict[str, dict[bytes, str]]] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
+    readable: dict[str, dict[str, dict[bytes, str]]] = field(default_factory=dict)
+    bad: set[str] = field(default_factory=set)
 
     def content(self) -> bytes:
         """Return a content: small, of some thousand bytes that pack well, or ones that do not; often one of few."""
@@ -75,8 +78,19 @@ class Case:
 
     # --- what must be found
 
-    def is_damaged(self, content_hash: str) -> bool:
-        """Read an object and say whether it is not the content."""
+    def look(self) -> None:
+        """Look at the bytes: which snapshots can be read, by label, and which contents are not what they should be."""
+        self.readable = {label: dict(self._readable(label)) for label in LABELS}
+        needed = {one for snapshots in self.past.values() for files in snapshots.values() for one in files.values()}
+        self.bad = {content_hash for content_hash in needed if self._is_bad(content_hash)}
+
+    def _readable(self, label: str) -> Iterator[tuple[str, dict[bytes, str]]]:
+        for key in self.world.manifest_keys(label):
+            with contextlib.suppress(IntegrityError):
+                self.world.repository.read_snapshot(key)
+                yield str(key), self.past[label][str(key)]
+
+    def _is_bad(self, content_hash: str) -> bool:
         if layout.content_key(content_hash) not in self.objects:
             return True
         try:
@@ -84,18 +98,6 @@ class Case:
         except (IntegrityError, NoIdentityError, AssertionError):
             return True
         return False
-
-    def readable(self) -> dict[str, dict[str, dict[bytes, str]]]:
-        """Return the snapshots whose manifests can be read now, by label."""
-        found: dict[str, dict[str, dict[bytes, str]]] = {label: {} for label in LABELS}
-        for label in LABELS:
-            for key in self.world.manifest_keys(label):
-                try:
-                    self.world.repository.read_snapshot(key)
-                except IntegrityError:
-                    continue
-                found[label][str(key)] = self.past[label][str(key)]
-        return found
 
 
 def _delete_object(case: Case) -> None:
@@ -192,14 +194,16 @@ def _play(case: Case, *, is_first_contact: bool) -> None:
     for damage in case.random.choices(DAMAGE, k=case.random.randrange(1, 4)):
         damage(case)
         case.damage.append(damage.__name__)
+    case.look()
     listed = verify(case.world, home=home, labels=LABELS)
     _check_listed(case, listed)
     read = verify(case.world, home=home, labels=LABELS, reads=ALL)
     _check_found(case, read, home)
     _check_manifests(case, listed, knows_all=not is_first_contact)
-    assert _needs(verify(case.world, home=home, labels=LABELS)) == _needs(read)  # what was read is remembered
-    _check_restored(case)
-    _check_repaired(case, verify(case.world, home=home, labels=LABELS, repairs=True))
+    # What was read is remembered, so that a listing is enough to repair all of it.
+    repaired = verify(case.world, home=home, labels=LABELS, repairs=True)
+    case.look()
+    _check_repaired(case, read, repaired)
     _check_restored(case)
 
 
@@ -215,7 +219,7 @@ def _needs(verified: Verified) -> set[tuple[str, bytes, str]]:
 def _expected(case: Case) -> set[tuple[str, bytes, str]]:
     """Return the same from the bytes: each stretch of readable snapshots that have a path with a damaged content."""
     found = set()
-    for label, snapshots in case.readable().items():
+    for label, snapshots in case.readable.items():
         keys = sorted(snapshots, key=_order)
         for path in {path for files in snapshots.values() for path in files}:
             found |= {(label, path, one) for one in _stretches(case, path, [(key, snapshots[key]) for key in keys])}
@@ -233,7 +237,7 @@ def _stretches(case: Case, path: bytes, snapshots: list[tuple[str, dict[bytes, s
     before = None
     for key, files in snapshots:
         content_hash = files.get(path)
-        if content_hash is None or not case.is_damaged(content_hash):
+        if content_hash is None or content_hash not in case.bad:
             before = None
             continue
         if content_hash == before:
@@ -249,7 +253,7 @@ def _per_snapshot(case: Case, needs: set[tuple[str, bytes, str]]) -> set[tuple[s
     found = set()
     for label, path, told in needs:
         first, last, number = told.split()
-        keys = sorted(case.readable()[label], key=_order)
+        keys = sorted(case.readable[label], key=_order)
         between = keys[keys.index(first) : keys.index(last) + 1]
         assert len(between) == int(number)
         found |= {(label, path, key) for key in between}
@@ -262,7 +266,7 @@ def _check_found(case: Case, verified: Verified, home: str) -> None:
     assert verified.report.problems.get("unverified", 0) == 0
     whole = {
         label: len(snapshots) - len({key for of_label, _, key in expected if of_label == label})
-        for label, snapshots in case.readable().items()
+        for label, snapshots in case.readable.items()
     }
     assert {one.label: one.nwhole for one in verified.report.standings} == {
         label: number for label, number in whole.items() if case.keys(f"manifests/home/{label}/")
@@ -274,8 +278,8 @@ def _check_found(case: Case, verified: Verified, home: str) -> None:
 def _check_listed(case: Case, verified: Verified) -> None:
     """A listing accuses nothing that is right, and finds all that is missing or shorter than any object can be."""
     told = {fault.hash for fault in verified.faults if fault.problem in ("missing", "empty", "cut", "damaged")}
-    assert all(case.is_damaged(content_hash) for content_hash in told)
-    needed = {one for snapshots in case.readable().values() for files in snapshots.values() for one in files.values()}
+    assert all(content_hash in case.bad for content_hash in told)
+    needed = {one for snapshots in case.readable.values() for files in snapshots.values() for one in files.values()}
     listed = {layout.parse_content_key(found.key): found for found in case.world.storage.list("data/")}
     assert {one for one in needed if _is_plainly_bad(listed.get(one))} <= told
     if told:
@@ -289,7 +293,7 @@ def _is_plainly_bad(found: ObjectStat | None) -> bool:
 def _check_manifests(case: Case, listed: Verified, *, knows_all: bool) -> None:
     """Every manifest that cannot be read is named, and those that are gone, where this machine knew them."""
     there = set(case.keys("manifests/"))
-    readable = {key for snapshots in case.readable().values() for key in snapshots}
+    readable = {key for snapshots in case.readable.values() for key in snapshots}
     assert {key for key, problem in listed.broken.items() if problem == "unreadable"} == there - readable
     known = {key for snapshots in case.past.values() for key in snapshots}
     vanished = {key for key, problem in listed.broken.items() if problem == "vanished"}
@@ -300,19 +304,22 @@ def _check_manifests(case: Case, listed: Verified, *, knows_all: bool) -> None:
         )
 
 
-def _check_repaired(case: Case, verified: Verified) -> None:
-    """What the source still has is right again, and nothing else is claimed to be."""
+def _check_repaired(case: Case, read: Verified, verified: Verified) -> None:
+    """What the source still has is right again, nothing else is claimed to be, and nothing is forgotten."""
+    assert {(fault.path, fault.hash) for fault in read.faults} == {
+        (fault.path, fault.hash) for fault in verified.faults
+    }
     live = {hash_of(content) for content in case.live().values()}
     assert {fault.hash for fault in verified.faults if fault.is_repaired} <= live
     at_hand = {(os.fsencode(name), hash_of(content)) for name, content in case.live().items()}
-    needed = {one for snapshots in case.readable().values() for files in snapshots.values() for one in files.items()}
-    assert not [one for one in needed & at_hand if case.is_damaged(one[1])]
+    needed = {one for snapshots in case.readable.values() for files in snapshots.values() for one in files.items()}
+    assert not [one for one in needed & at_hand if one[1] in case.bad]
 
 
 def _check_restored(case: Case) -> None:
     """Restore the newest readable snapshot of a label: each file is what it was, or a failure."""
     label = case.random.choice(LABELS)
-    snapshots = case.readable()[label]
+    snapshots = case.readable[label]
     if not snapshots:
         return
     key = max(snapshots, key=_order)
@@ -328,4 +335,4 @@ def _check_restored(case: Case) -> None:
         if path.is_file()
     }
     assert restored == {path: one for path, one in snapshots[key].items() if path not in failed}
-    assert failed == {path for path, one in snapshots[key].items() if case.is_damaged(one)}
+    assert failed == {path for path, one in snapshots[key].items() if one in case.bad}
