@@ -63,7 +63,7 @@ class Known:
         with self._index.transaction():
             connection.execute("DELETE FROM content")
             connection.execute("INSERT OR REPLACE INTO content SELECT * FROM listed ORDER BY hash")
-            self._doubt_bad()
+            self._weigh_evidence()
             connection.execute("DELETE FROM fact WHERE name LIKE 'checked %'")
             self._index.keep_fact("listed", str(int(time.time())))
             self._index.keep_fact("state", _text(state))
@@ -71,9 +71,11 @@ class Known:
         self.has_listed = True
         self._reload()
 
-    def _doubt_bad(self) -> None:
-        """Let count as absent what was read and is not what it should be: whoever has the file puts it again."""
-        self._index.connection.execute(
+    def _weigh_evidence(self) -> None:
+        """Let count as absent what was found bad, so that whoever has the file puts it again; forget what is gone."""
+        connection = self._index.connection
+        connection.execute("DELETE FROM evidence WHERE hash NOT IN (SELECT hash FROM content)")
+        connection.execute(
             "UPDATE content SET is_damaged = 1 WHERE EXISTS "
             "(SELECT 1 FROM evidence e WHERE e.hash = content.hash AND e.nbytes = content.nbytes AND e.state >= ?)",
             (BAD,),

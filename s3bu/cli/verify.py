@@ -337,7 +337,10 @@ def _lines(report: "Report") -> Iterator[str]:
         yield f"  compared: {same}, {len(compared.differing):,} look unmodified and differ"
     if tally.norphans:
         size = f"{counted(tally.norphans, 'object')}, {format_nbytes(tally.orphan_nbytes)}"
-        yield f"  needed by no snapshot: {size}"
+        doubt = (
+            "; snapshots that cannot be read may need them" if any(one.nunreadable for one in report.standings) else ""
+        )
+        yield f"  needed by no snapshot: {size}{doubt}"
     for one in report.standings:
         if one.is_too_old:
             yield f"  too old: the newest snapshot of {shown(f'{one.job}/{one.label}')}"

@@ -30,7 +30,9 @@ UNOPENED = "unopened"
 ARCHIVED, UNREADABLE, UNVERIFIED = "archived", "unreadable", "unverified"
 """It must be brought back first; it could not be read now; it is compressed, and nobody read it yet."""
 _CONDEMNED = {evidence.UNOPENED: UNOPENED, evidence.BAD: DAMAGED, evidence.TOO_SHORT: CUT}
-_SHORT = "short"
+_SHORT, _SHRUNK = "short", "shrunk"
+"""Until it is looked up: shorter than its content, and also shorter than what this machine knew there."""
+_LOOKED_FOR = f"problem IN ('{_SHORT}', '{_SHRUNK}')"
 WORKERS = 8
 _PAGE = 1_000
 
@@ -190,7 +192,7 @@ def _judge_changed(known: Evidence, found: ObjectStat, *, is_short: bool) -> str
     """Judge an object that is not the one that this machine stored or read: another run may have put it again."""
     if not is_short:
         return UNVERIFIED
-    return CUT if found.nbytes < known.nbytes else _SHORT
+    return _SHRUNK if found.nbytes < known.nbytes else _SHORT
 
 
 def rows(connection: Connection, condition: str) -> Iterator[Checked]:
@@ -224,12 +226,12 @@ class _Looked(NamedTuple):
 
 def _look_up(repository: Repository, index: Index, progress: Progress) -> None:
     """Ask of each object that is shorter than its content whether it is compressed: one request each, once."""
-    (number,) = index.connection.execute("SELECT count(*) FROM checked WHERE problem = ?", (_SHORT,)).fetchone()
+    (number,) = index.connection.execute(f"SELECT count(*) FROM checked WHERE {_LOOKED_FOR}").fetchone()
     if not number:
         return
     progress.phase("asking what is compressed", files=number, noun="content")
     patience = Patience()
-    short = rows(index.connection, f"problem = '{_SHORT}'")
+    short = rows(index.connection, _LOOKED_FOR)
     looked = each(lambda row: _look(repository, row, patience), short, workers=WORKERS, give_up=repository.storage.stop)
     for row, problem, detail in looked:
         settle(index.connection, row, problem, detail)
@@ -249,7 +251,8 @@ def _look(repository: Repository, row: Checked, patience: Patience) -> _Looked:
         patience.judge(error)
         return _Looked(row, UNREADABLE, error.message)
     patience.reward()
-    return _Looked(row, CUT if metadata and "s3bu-compress" not in metadata else UNVERIFIED)
+    is_packed = "s3bu-compress" in metadata if metadata else row.problem != _SHRUNK
+    return _Looked(row, UNVERIFIED if is_packed else CUT)
 
 
 def _pin(index: Index) -> None:

@@ -210,9 +210,19 @@ def test_an_object_that_another_machine_put_again_is_cleared_by_reading(world: W
     world.write("a", TEXT)
     back_up(world)
     world.put_content(TEXT, PACKED, packed=True)
-    assert verify(world).problems == {b"a": "cut"}
+    assert verify(world).problems == {b"a": "unverified"}
     assert verify(world, reads=ALL).code == 0
     assert verify(world).code == 0
+
+
+def test_what_was_known_of_an_object_is_forgotten_when_it_is_gone(world: World) -> None:
+    world.write("a", TEXT)
+    back_up(world)
+    del world.storage.objects[key_of(TEXT)]
+    (world.source / "a").unlink()
+    back_up(world, is_full=True)
+    world.storage.objects[key_of(TEXT)] = StoredObject(b"\0" * 300, {})
+    assert verify(world).problems == {b"a": "unverified"}
 
 
 # --- lies
