@@ -9,8 +9,10 @@ from sqlite_utils.migrations import Migrations
 from .m001_intervals import m001_intervals
 from .m002_spans import m002_spans
 from .m003_lines import m003_lines
+from .m004_evidence import m004_evidence
 
 migrations = Migrations("s3bu")
 migrations()(m001_intervals)
 migrations()(m002_spans)
 migrations()(m003_lines)
+migrations()(m004_evidence)

@@ -99,6 +99,10 @@ class AccessDenied(StorageError):
     """The credentials do not allow the request."""
 
 
+class OverwriteDenied(AccessDenied):
+    """The credentials do not allow to replace a bad object, which concerns that one alone."""
+
+
 class CredentialsError(StorageError):
     """The credentials are absent, unknown, wrong or expired; no further request can succeed, so the run ends."""
 

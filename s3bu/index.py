@@ -25,7 +25,7 @@ from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
 from s3bu.progress import Progress
 
-SCHEMA = 3
+SCHEMA = 4
 """The newest schema that this version knows: `PRAGMA user_version` of the file."""
 _KINDS = (FILE, DIRECTORY, SYMLINK, SPECIAL)
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
@@ -99,7 +99,17 @@ class Index:
     def clear(self) -> None:
         """Forget everything but which repository it is about."""
         with self.transaction():
-            for table in ("span", "failed", "snapshot", "version", "owner", "source", "content", "job_version"):
+            for table in (
+                "span",
+                "failed",
+                "snapshot",
+                "version",
+                "owner",
+                "source",
+                "content",
+                "evidence",
+                "job_version",
+            ):
                 self.connection.execute(f"DELETE FROM {table}")
             self.connection.execute("DELETE FROM fact WHERE name <> 'repository'")
         self._owners.clear()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from s3bu.evidence import BAD, note_stored
 from s3bu.index import Index
 from s3bu.progress import Progress
 from s3bu.repository import Contents, Repository
@@ -62,12 +63,23 @@ class Known:
         with self._index.transaction():
             connection.execute("DELETE FROM content")
             connection.execute("INSERT OR REPLACE INTO content SELECT * FROM listed ORDER BY hash")
+            self._weigh_evidence()
             connection.execute("DELETE FROM fact WHERE name LIKE 'checked %'")
             self._index.keep_fact("listed", str(int(time.time())))
             self._index.keep_fact("state", _text(state))
         connection.execute("DELETE FROM listed")
         self.has_listed = True
         self._reload()
+
+    def _weigh_evidence(self) -> None:
+        """Let count as absent what was found bad, so that whoever has the file puts it again; forget what is gone."""
+        connection = self._index.connection
+        connection.execute("DELETE FROM evidence WHERE hash NOT IN (SELECT hash FROM content)")
+        connection.execute(
+            "UPDATE content SET is_damaged = 1 WHERE EXISTS "
+            "(SELECT 1 FROM evidence e WHERE e.hash = content.hash AND e.nbytes = content.nbytes AND e.state >= ?)",
+            (BAD,),
+        )
 
     def _reload(self) -> None:
         """Bring the sets up to date in place, since a store under way has them too."""
@@ -82,11 +94,10 @@ class Known:
 
     def keep(self, stored: dict[str, int]) -> None:
         """Note contents that were put, by hash and bytes: a run that is killed later need not put them again."""
+        sizes = {bytes.fromhex(content_hash): nbytes for content_hash, nbytes in stored.items()}
         with self._index.transaction():
-            self._index.connection.executemany(
-                "INSERT OR REPLACE INTO content VALUES (?, ?, 0)",
-                ((bytes.fromhex(content_hash), nbytes) for content_hash, nbytes in stored.items()),
-            )
+            self._index.connection.executemany("INSERT OR REPLACE INTO content VALUES (?, ?, 0)", sizes.items())
+            note_stored(self._index, sizes)
 
     @contextmanager
     def adding(self) -> Iterator[None]:

@@ -12,6 +12,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_BATCH = 16
+_BATCH_NBYTES = 1024 * 1024
+
+
+def batches(items: Iterable[Item], nbytes_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield neighbours together as long as they are small: handing over costs as much as one of them."""
+    batch: list[Item] = []
+    nbytes = 0
+    for item in items:
+        if batch and (len(batch) == _BATCH or nbytes + nbytes_of(item) > _BATCH_NBYTES):
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(item)
+        nbytes += nbytes_of(item)
+    if batch:
+        yield batch
+
+
 class Budget:
     """So many bytes may be in flight at once; who asks first is served first, so that a large claim is not starved."""
 

@@ -2,7 +2,15 @@
 
 import threading
 
-from s3bu.errors import AccessDenied, CredentialsError, ObjectArchived, ObjectNotFound, StorageError, StorageStopped
+from s3bu.errors import (
+    AccessDenied,
+    CredentialsError,
+    ObjectArchived,
+    ObjectNotFound,
+    OverwriteDenied,
+    StorageError,
+    StorageStopped,
+)
 
 _FAILURES_IN_A_ROW = 5
 
@@ -25,7 +33,7 @@ class Patience:
 
     def judge(self, error: StorageError) -> None:
         """Raise `error` if the run should end by it; return if it concerns its file alone."""
-        if isinstance(error, ObjectNotFound | ObjectArchived):
+        if isinstance(error, ObjectNotFound | ObjectArchived | OverwriteDenied):
             return
         if isinstance(error, AccessDenied | CredentialsError | StorageStopped):
             raise error

@@ -11,15 +11,16 @@ import io
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar
 
 from s3bu.compression import CHUNK, GzipReader, is_worth_compressing
 from s3bu.crypto import encrypt, encrypt_stream
-from s3bu.errors import ObjectExists, SourceChanged, StorageError, StorageStopped
+from s3bu.errors import AccessDenied, ObjectExists, OverwriteDenied, SourceChanged, StorageError, StorageStopped
 from s3bu.manifest import Entry
-from s3bu.parallel import Budget, each
+from s3bu.parallel import Budget, batches, each
 from s3bu.patience import Patience
 from s3bu.progress import Failure, Progress, Silent
 from s3bu.repository import Contents, Repository, layout
@@ -34,8 +35,6 @@ _SILENT = Silent()
 
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 WORKERS = 8
-_BATCH = 16
-_BATCH_NBYTES = 1024 * 1024
 _METADATA = {"s3bu-encrypt": "age", "s3bu-encrypt-version": "001"}
 _COMPRESSED = _METADATA | {"s3bu-compress": "gzip", "s3bu-compress-version": "001"}
 
@@ -62,7 +61,7 @@ Result = Stored | Failure | Gone
 
 
 class Store:
-    """Puts the contents of files that the repository does not have yet.
+    """Puts the contents of files that the repository does not have yet; with `only`, those of these hashes alone.
 
     `failed` are the hashes of contents whose upload failed, with the reason: each entry that relied on one of them
     failed too, also one that was told `Stored` while the upload was under way. `progress` is told of bytes as they are
@@ -77,6 +76,7 @@ class Store:
         *,
         is_compressing: bool,
         progress: Progress = _SILENT,
+        only: AbstractSet[bytes] | None = None,
     ) -> None:
         self.failed: dict[str, str] = {}
         self._progress = progress
@@ -84,6 +84,7 @@ class Store:
         self._recipients = recipients.recipients
         self._contents = contents
         self._is_compressing = is_compressing
+        self._only = only
         self._budget = Budget(BYTES_IN_FLIGHT)
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -91,10 +92,9 @@ class Store:
 
     def store(self, root: Root, entries: Iterable[Entry]) -> Iterator[Result]:
         """Yield what came of each file, in no order; an error that no further file can escape ends it all."""
-        batches = each(
-            lambda batch: self._store(root, batch), _batches(entries), workers=WORKERS, give_up=self._give_up
-        )
-        return chain.from_iterable(batches)
+        together = batches(entries, lambda entry: entry.nbytes)
+        results = each(lambda batch: self._store(root, batch), together, workers=WORKERS, give_up=self._give_up)
+        return chain.from_iterable(results)
 
     def _give_up(self) -> None:
         self._stopping.set()
@@ -140,7 +140,7 @@ class Store:
         """Say whether this thread is to send a content: it is not stored, and no other thread is at it."""
         digest = bytes.fromhex(content_hash)
         with self._lock:
-            if digest in self._contents.stored:
+            if digest in self._contents.stored or (self._only is not None and digest not in self._only):
                 return False
             self._contents.stored.add(digest)
             return True
@@ -186,6 +186,8 @@ class Store:
         error = next(errors)
         if isinstance(error, ObjectExists):
             error = None  # another run was quicker, with the same content
+        elif isinstance(error, AccessDenied):
+            error = self._explained(read.entry.hash, error)
         self._settle(read.entry.hash, error)
         return Failure(read.entry.path, error.message) if error else Stored(read.entry, len(read.put.body))
 
@@ -201,9 +203,13 @@ class Store:
             nbytes = self._upload(source, entry)
         except BaseException as error:
             why = error if isinstance(error, StorageError) else StorageError(str(error))
+            if isinstance(error, AccessDenied):
+                why = self._explained(entry.hash, error)
             with self._lock:
                 self._contents.stored.discard(bytes.fromhex(entry.hash))
                 self.failed[entry.hash] = why.message
+            if isinstance(why, OverwriteDenied):
+                raise why from error
             raise
         self._settle(entry.hash, None)
         return Stored(entry, nbytes)
@@ -212,6 +218,15 @@ class Store:
         """Say whether to refuse overwriting: wherever the storage can, so that a bucket may forbid all overwriting."""
         is_damaged = bytes.fromhex(content_hash) in self._contents.damaged
         return self._storage.has_conditional_writes is True and not is_damaged
+
+    def _explained(self, content_hash: str, error: AccessDenied) -> AccessDenied:
+        """Tell credentials that may add, and not replace what is bad, from those that may do nothing."""
+        if bytes.fromhex(content_hash) not in self._contents.damaged:
+            return error
+        return OverwriteDenied(
+            f"{layout.content_key(content_hash)} is bad and cannot be replaced: {error.message}",
+            hint="delete the object with credentials that may, and run again",
+        )
 
     def _upload(self, source: "_Source", entry: Entry) -> int:
         is_packed = self._is_compressing and is_worth_compressing(source.sample())
@@ -246,20 +261,6 @@ class _Grown:
     """A small file that is longer than the scan said: nobody knows how long it will be when it is read."""
 
     entry: Entry
-
-
-def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Yield neighbours together as long as they are small: handing over costs as much as a file."""
-    batch: list[Entry] = []
-    nbytes = 0
-    for entry in entries:
-        if batch and (len(batch) == _BATCH or nbytes + entry.nbytes > _BATCH_NBYTES):
-            yield batch
-            batch, nbytes = [], 0
-        batch.append(entry)
-        nbytes += entry.nbytes
-    if batch:
-        yield batch
 
 
 class _Source:

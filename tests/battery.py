@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.fakes import without_override
@@ -58,6 +58,7 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("", "diff", repository, "home/src", "now")
     for asked in ((), ("--growth", "1d"), ("--largest",), ("--duplicates",)):
         yield say("", "du", repository, *asked)
+    yield from _verify(scene, say)
     yield say("", "query", repository, "--tables")
     yield say("", "query", repository, "SELECT path, path_raw FROM versions")
     yield say("", "query", repository, "SELECT nothing FROM nowhere")
@@ -71,3 +72,14 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("", "snapshots", repository)
     yield say("", "ls", repository, "home/nothing")
     yield say("", "nonsense")
+
+
+def _verify(scene: Scene, say: Callable[..., Said]) -> Iterator[Said]:
+    """Verify a repository in which a content is missing, and one is not what it should be; and then a sound one."""
+    heading, repository = "summary of verify", scene.repository
+    scene.object_of("odd").unlink()
+    yield say(heading, "verify", repository, scene.job)
+    scene.put_content(b"CONTENT OF B", at=b"content of b")
+    write_file(scene.source / os.fsdecode(b"\xff"), "ODD")
+    yield say(heading, "verify", repository, scene.job, "--read-data", "all", "--against-source", "all", "--repair")
+    write_file(scene.source / os.fsdecode(b"\xff"), "odd")

@@ -19,6 +19,7 @@ from s3bu.cli.query import query
 from s3bu.cli.restore import download, restore
 from s3bu.cli.search import diff, du, find, history
 from s3bu.cli.snapshots import ls, snapshots
+from s3bu.cli.verify import verify
 from s3bu.console import Style, make_console
 from s3bu.errors import S3buError, UsageError
 from s3bu.interrupt import Terminated, stoppable
@@ -34,7 +35,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, download):
+for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, verify, download):
     app.command(command)
 app.command(job)
 app.command(index)

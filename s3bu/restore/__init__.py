@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 from s3bu.errors import IntegrityError, NoIdentityError, S3buError, StorageError
 from s3bu.fetch import fetch
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath
-from s3bu.parallel import Budget, each
+from s3bu.parallel import Budget, batches, each
 from s3bu.patience import Patience
 from s3bu.progress import Change, Failure, Progress
 from s3bu.repository import Repository
@@ -25,8 +25,6 @@ from s3bu.scan import reason
 from s3bu.storage import PART_BOUND, Download
 
 WORKERS = 8
-_BATCH = 16
-_BATCH_NBYTES = 1024 * 1024
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _UNOPENED_BOUND = 50
@@ -217,8 +215,8 @@ class _Restore:
         for entry in self._plan.files:
             by_content.setdefault((entry.hash, entry.nbytes), []).append(entry)
         self._progress.phase("restoring", files=len(self._plan.files), nbytes=self._plan.nbytes)
-        batches = _batches(by_content.values())
-        for batch in each(self._write_batch, batches, workers=WORKERS, give_up=self._repository.storage.stop):
+        together = batches(by_content.values(), lambda group: group[0].nbytes)
+        for batch in each(self._write_batch, together, workers=WORKERS, give_up=self._repository.storage.stop):
             for written in batch:
                 self._count(written)
         if self._unopened and not (self._outcome.nfiles or self._outcome.nright):
@@ -309,20 +307,6 @@ class _Restore:
         for entry in entries:
             with written.noting(entry), self._target.writing(entry) as file:
                 fetch(self._repository, entry.hash, entry.nbytes, _Watched(file, self._progress))
-
-
-def _batches(groups: Iterable[list[Entry]]) -> Iterator[list[list[Entry]]]:
-    """Yield contents together as long as they are small: handing over costs as much as a file."""
-    batch: list[list[Entry]] = []
-    nbytes = 0
-    for group in groups:
-        if batch and (len(batch) == _BATCH or nbytes + group[0].nbytes > _BATCH_NBYTES):
-            yield batch
-            batch, nbytes = [], 0
-        batch.append(group)
-        nbytes += group[0].nbytes
-    if batch:
-        yield batch
 
 
 class _Watched:

@@ -46,6 +46,6 @@ def _fault(repository: Repository, entry: Entry, status: ObjectStat | None) -> s
         return f"{status.key} lies in an archive class and must be brought back first"
     if status.nbytes >= smallest_object(entry.nbytes):
         return None
-    with repository.storage.open(status.key) as download:
-        may_be_packed = not download.metadata or "s3bu-compress" in download.metadata
+    metadata = repository.storage.metadata(status.key)
+    may_be_packed = not metadata or "s3bu-compress" in metadata
     return None if may_be_packed else f"{status.key} is cut short"

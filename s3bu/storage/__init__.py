@@ -143,6 +143,9 @@ class Storage(Protocol):
         all is raised, as by `put_all`.
         """
 
+    def metadata(self, key: str) -> Mapping[str, str]:
+        """Return the object's metadata, as `Download` has it, without reading the object."""
+
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield the objects whose keys begin with `prefix` and come after `after`, in byte order of their keys."""
 

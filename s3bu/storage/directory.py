@@ -38,6 +38,7 @@ from s3bu.storage.directory_tree import (
     sweep,
     sync,
     time_of,
+    why,
 )
 
 _TEMPORARY = b".s3bu-tmp"
@@ -46,15 +47,6 @@ _NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Non-blocking, since a FIFO in an object's place would be waited for.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
-_REASONS = {
-    errno.ENOSPC: "no space is left",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOTDIR: "a file or a symbolic link stands where a directory should",
-    errno.EISDIR: "a directory stands where a file should",
-    errno.ELOOP: "a symbolic link stands in the way",
-    errno.ENAMETOOLONG: "a part of the name is too long for the file system",
-}
 
 
 class DirectoryStorage:
@@ -143,6 +135,11 @@ class DirectoryStorage:
     def open_all(self, keys: Sequence[str], *, bound: int) -> Sequence[Download | StorageError]:  # noqa: ARG002 - nothing is held
         """Begin to read objects one after the other."""
         return open_one_by_one(self, keys)
+
+    def metadata(self, key: str) -> Mapping[str, str]:
+        """Return what a file that is there has: none."""
+        with self.open(key) as download:
+            return download.metadata
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield the files under a prefix; one directory's names are held at a time, and links are passed over."""
@@ -234,8 +231,7 @@ class DirectoryStorage:
             return ObjectExists(f"{where} is there already")
         if isinstance(error, PermissionError):
             return AccessDenied(f"access to {where} is denied", hint="check owner and permissions of the directory")
-        reason = _REASONS.get(error.errno or 0) or error.strerror or type(error).__name__
-        return StorageError(f"cannot use {where}: {reason.lower()}")
+        return StorageError(f"cannot use {where}: {why(error)}")
 
     def _opened_root(self) -> int:
         try:

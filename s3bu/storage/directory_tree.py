@@ -13,6 +13,16 @@ from s3bu.storage import ObjectStat
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 
+_REASONS = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a file or a symbolic link stands where a directory should",
+    errno.EISDIR: "a directory stands where a file should",
+    errno.ELOOP: "a symbolic link stands in the way",
+    errno.ENAMETOOLONG: "a part of the name is too long for the file system",
+}
+
 
 def encoded(key: str) -> bytes:
     """Return a key as the bytes of file names; what is no Unicode comes back as it was."""
@@ -121,3 +131,8 @@ def object_stat(key: bytes, status: os.stat_result) -> ObjectStat:
 def time_of(status: os.stat_result) -> datetime:
     """Return when a file was last written."""
     return datetime.fromtimestamp(status.st_mtime, tz=UTC)
+
+
+def why(error: OSError) -> str:
+    """Return in a few words why the system refused."""
+    return (_REASONS.get(error.errno or 0) or error.strerror or type(error).__name__).lower()

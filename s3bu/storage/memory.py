@@ -100,6 +100,11 @@ class MemoryStorage:
         """Begin to read objects one after the other."""
         return open_one_by_one(self, keys)
 
+    def metadata(self, key: str) -> Mapping[str, str]:
+        """Return an object's metadata."""
+        with self.open(key) as download:
+            return download.metadata
+
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield what lies under a prefix, as it was when the listing began."""
         self._refuse("")

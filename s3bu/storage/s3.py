@@ -148,7 +148,7 @@ class S3Storage:
         if fetch.fault is None or fetch.is_open:
             return self._caught(lambda: self._download(request, fetch))
         if fetch.start and code_of(fetch.fault) == "InvalidRange":
-            return self._caught(lambda: self._past_the_end(request, keys))
+            return self._caught(lambda: self._head(request, keys))
         error = self._explained(fetch.fault, request)
         error.__cause__ = fetch.fault
         if isinstance(error, StorageError) and not isinstance(error, StorageStopped):
@@ -166,14 +166,19 @@ class S3Storage:
     def _download(self, request: Request, fetch: Fetch) -> S3Download:
         return S3Download(request, fetch.first, fetch.nbytes, fetch, self._connection.transport, self._explained)
 
-    def _past_the_end(self, request: Request, keys: Keys) -> S3Download:
-        """Return an empty rest, as files do; only the head of the object says what it is."""
+    def _head(self, request: Request, keys: Keys) -> S3Download:
+        """Return the empty rest behind an object's end, which says what the object is."""
         head = head_exchange(self._path(request), self._common(keys))
         self._run([head], keys)
         if head.fault is not None:
             raise self._explained(head.fault, request) from head.fault
         nbytes = head.answer.length or 0
         return S3Download(request, head.answer, nbytes, None, self._connection.transport, self._explained)
+
+    def metadata(self, key: str) -> Mapping[str, str]:
+        """Return an object's metadata, by one request for its head."""
+        with self._head(self._request("s3:GetObject", key), self._keys()) as download:
+            return download.metadata
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         """Yield what lies under a prefix, a page of a thousand at a time; a disordered listing is a `StorageError`."""

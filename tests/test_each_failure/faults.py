@@ -214,6 +214,10 @@ class StruckStorage:
     def open_all(self, keys: Sequence[str], *, bound: int) -> "Sequence[Download | StorageError]":
         return open_one_by_one(self, keys)
 
+    def metadata(self, key: str) -> Mapping[str, str]:
+        with self._call(READING, f"metadata of {key}"):
+            return self._storage.metadata(key)
+
     def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
         with self._call(READING, "list"):
             pass

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from s3bu import restore, store
+from s3bu import parallel, restore, store
 from s3bu.cli.opening import NOTHING_COMMON, open_repository
 from s3bu.index import open_index
 from s3bu.progress import Silent
+from s3bu.verify import reading
 from tests.fakes import IN_MEMORY, check_content
 from tests.running import Result, Scene, own_environment, run, succeed, tree, write_file
 from tests.test_machine.expected import Said, Told, has_failed, said_of_all, said_of_tree, told_of
@@ -21,6 +22,10 @@ from tests.test_machine.expected import Said, Told, has_failed, said_of_all, sai
 KIB = 1024
 LARGE = 200 * KIB
 """More than one put takes in these tests."""
+
+
+ALL_THERE = "all there, none too short"
+"""What verify says of contents with which nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,9 @@ class Stage:
 
 def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a put take no more than 64 KiB, so that a large file need not be long."""
-    for module in (store, restore):
+    for module in (store, restore, reading):
         monkeypatch.setattr(module, "PART_BOUND", 64 * KIB)
-        monkeypatch.setattr(module, "_BATCH_NBYTES", 16 * KIB)
+    monkeypatch.setattr(parallel, "_BATCH_NBYTES", 16 * KIB)
 
 
 @contextmanager
@@ -74,13 +79,14 @@ def quick_scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 class Scenario:
     """One command: how its stage is set, how it is run, what holds after a run that met a failure, and after the next.
 
-    `again` is the clean run.
+    `again` is the clean run; `code` is how a run ends that meets no failure.
     """
 
     set_up: Callable[[Scene], None]
     run: Callable[[Scene], Result]
     check: Callable[[Scene, Result], None]
     again: Callable[[Scene], None]
+    code: int = 0
 
 
 def fill(scene: Scene) -> None:
@@ -240,6 +246,34 @@ def _indexed(scene: Scene) -> dict[str, dict[bytes, Said]]:
         return {one.key: said_of_all(index.entries(one.source, one.number)) for one in taken}
 
 
+def damage(scene: Scene) -> None:
+    """Back up twice, lose one content of the newest snapshot, and swap another."""
+    back_up_both(scene)
+    scene.object_of("content of d").unlink()
+    scene.put_content(b"another", at=b"new content of a")
+
+
+def check_verify(scene: Scene, result: Result) -> None:
+    """Hold a run to what it says: it never calls damage sound, and what it calls repaired is."""
+    assert result.code != 0, result
+    if result.code == 3 and ALL_THERE in result.out and not result.errors:
+        snapshots(scene)
+    else:
+        assert result.errors or result.code == 3, result
+
+
+def verify(scene: Scene) -> Result:
+    return run("verify", scene.repository, scene.job, "--read-data", "all", "--repair")
+
+
+def check_verify_again(scene: Scene) -> None:
+    result = verify(scene)
+    assert result.code in (0, 3), result
+    assert ALL_THERE in result.out
+    succeed("verify", scene.repository, "--read-data", "all")
+    snapshots(scene)
+
+
 SCENARIOS = {
     "first backup": Scenario(fill, lambda scene: scene.backup(), check_backup, check_backup_again),
     "backup of changes": Scenario(change, lambda scene: scene.backup(), check_backup, check_backup_again),
@@ -247,5 +281,6 @@ SCENARIOS = {
     "restore over a tree": Scenario(
         fill_target, lambda scene: scene.restore("-o"), check_restore, check_restore_again("-o")
     ),
+    "verify": Scenario(damage, verify, check_verify, check_verify_again, code=3),
     "sync": Scenario(lose_index, lambda scene: run("index", "sync", scene.repository), check_sync, check_sync_again),
 }

@@ -30,6 +30,13 @@ def test_a_download_says_what_it_reads(case: Case, storage: Storage) -> None:
         assert abs(download.modified - datetime.now(UTC)) < timedelta(minutes=5)
 
 
+def test_metadata_is_known_without_reading(case: Case, storage: Storage) -> None:
+    storage.put("data/x", b"hello", METADATA)
+    assert dict(storage.metadata("data/x")) == (METADATA if case.keeps_metadata else {})
+    with pytest.raises(ObjectNotFound, match="data/y"):
+        storage.metadata("data/y")
+
+
 def test_a_download_is_read_in_pieces(storage: Storage) -> None:
     storage.put("x", b"hello", {})
     with storage.open("x") as download:
