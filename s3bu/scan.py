@@ -19,9 +19,9 @@ from typing import NamedTuple, TypeAlias
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, Owner, Seen
+from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
 from s3bu.selection import CACHEDIR_TAG, Place, Rule, Selection, Skipped, is_cache
-from s3bu.selection.mounts import pseudo_file_system
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = {
@@ -80,6 +80,19 @@ class _Level:
     device: int
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Where a walk to one path ended: at `path`, which is the one that was asked for or a directory above it.
+
+    `item` is what the walk yields there; `rule` what leaves it out or takes it back in, if one does.
+    """
+
+    path: bytes
+    item: Regular | Entry | Failure | None = None
+    rule: Rule | None = None
+    is_there: bool = True
+
+
 def _pass_over(skipped: Skipped) -> None:
     """Nobody wants to know."""
 
@@ -126,6 +139,42 @@ class Scan:
             for level in self._levels:
                 os.close(level.descriptor)
             self._levels.clear()
+
+    def follow(self, path: bytes) -> "Followed":
+        """Walk to one path, past all others, and return what the walk would make of it.
+
+        The last of `Followed.above` that was not entered is where it ends.
+        """
+        skipped: list[Skipped] = []
+        tell, self._tell = self._tell, skipped.append
+        try:
+            self._enter_root()
+            return self._followed(path, skipped)
+        finally:
+            self._tell = tell
+            for level in self._levels:
+                os.close(level.descriptor)
+            self._levels.clear()
+
+    def _followed(self, path: bytes, skipped: list[Skipped]) -> "Followed":
+        item: Regular | Entry | Failure | None = None
+        above, names = b"", path.split(b"/")
+        for number, name in enumerate(names, 1):
+            above = b"/".join(names[:number])
+            level = self._levels[-1]
+            found = dict(level.names).get(name)
+            if found is None:
+                return Followed(above, is_there=False)
+            item = self._look(level, name, found)
+            if skipped:
+                return Followed(above, rule=skipped[0].rule)
+            if self._levels[-1] is level:
+                break
+        # What lets it in, if a rule does that takes back what another excludes.
+        level = self._levels[-2 if isinstance(item, Entry) and item.kind == DIRECTORY else -1]
+        is_directory = isinstance(item, Entry) and item.kind == DIRECTORY
+        rule = level.place.deciding(above, above.rpartition(b"/")[2], is_directory=is_directory)
+        return Followed(above, item=item, rule=rule, is_there=above == path and item is not None)
 
     def _enter_root(self) -> None:
         try:

@@ -58,6 +58,7 @@ class Ground:
         self.known = Known(repository, index, progress)
         self.state = State({})
         self.is_writing = is_writing
+        self.has_read_recipients = False
 
     def begin(self) -> None:
         """Look at the state of the repository, and decide what of the index's knowledge of it may be trusted."""
@@ -83,6 +84,7 @@ class Ground:
 
     def _accept_recipients(self) -> None:
         is_first_contact = self.repository.remembered.facts.recipients is None
+        self.has_read_recipients = True
         recipients = self.repository.pinned_recipients(pins=self.is_writing)
         if is_first_contact and self.is_writing:
             self.progress.note(

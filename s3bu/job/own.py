@@ -5,13 +5,12 @@ import re
 
 from s3bu.errors import UsageError
 from s3bu.job.nodes import Findings, Node, Scalar, is_nothing, keys_of, names_of, shown
+from s3bu.prices import LIST_PRICES
 from s3bu.selection import Selection, check_pattern
 from s3bu.selection.presets import PRESETS
 from s3bu.size import parse_size
 
 OWN_KEYS = ("exclude", "ignore_files", "cachedir_tag", "max_file_size", "one_file_system", "presets", "prices")
-PRICES = ("put", "get", "list", "storage", "transfer")
-"""What has a price: 1,000 requests of three kinds, a GB stored for a month, a GB sent out of the cloud."""
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?")
 
 
@@ -30,8 +29,8 @@ def read_selection(keys: dict[str, Node], findings: Findings) -> Selection:
 def read_prices(keys: dict[str, Node], findings: Findings) -> dict[str, float]:
     """Return the prices that a job names, in dollars."""
     prices = {}
-    for key, node in keys_of(keys.get("prices"), "'prices'", PRICES, findings).items():
-        if key not in PRICES or is_nothing(node):
+    for key, node in keys_of(keys.get("prices"), "'prices'", tuple(LIST_PRICES), findings).items():
+        if key not in LIST_PRICES or is_nothing(node):
             continue
         text = node.text or "" if isinstance(node, Scalar) else ""
         if _PRICE.fullmatch(text) and math.isfinite(float(text)):

@@ -7,9 +7,9 @@ import pytest
 
 from s3bu.errors import JobError
 from s3bu.filters import Filters
+from s3bu.mounts import pseudo_file_system
 from s3bu.scan import Scan
 from s3bu.selection import Selection, Skipped
-from s3bu.selection.mounts import pseudo_file_system
 from s3bu.selection.presets import PRESETS
 from tests.fakes import write
 
