@@ -110,10 +110,17 @@ def _plan(ground: Ground, source: Source) -> Plan:
 
 
 def planned(decision: Decision) -> Iterator[Planned]:
-    """Yield what becomes of each path, those that are skipped among them, in order."""
+    """Yield what becomes of each path, those that are skipped among them, in order.
+
+    One that is removed because it is skipped now is only told to be removed, and why.
+    """
     drafted = (one for one in map(_of_settled, decision.draft.settled()) if one is not None)
     skipped = map(_of_skipped, decision.draft.skips)
-    return heapq.merge(drafted, skipped, key=lambda one: sort_key(one.path))
+    last = b""
+    for one in heapq.merge(drafted, skipped, key=lambda one: sort_key(one.path)):
+        if one.path != last:
+            yield one
+        last = one.path
 
 
 def _of_skipped(skipped: Skipped) -> Planned:
