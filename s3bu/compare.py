@@ -111,7 +111,8 @@ def _judge(found: Entry, previous: Entry, trust: Trust) -> Difference:
         return Difference(CHANGED if reason else UNMODIFIED, found, previous, reason)
     doubt = trust.doubt(found, previous)
     if doubt is not None:
-        return Difference(CHANGED, found, previous, doubt)
+        visible = difference(found._replace(hash=previous.hash), previous)
+        return Difference(CHANGED, found, previous, visible or doubt)
     if previous.seen == found.seen and previous.mode == found.mode:
         return Difference(UNMODIFIED, previous, previous)  # nothing that anyone knows of it is different
     entry = found._replace(hash=previous.hash)

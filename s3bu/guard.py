@@ -8,12 +8,10 @@ is another; once it was read, when its content is.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s3bu.compare import CONTENT, SIZE, TIME
 from s3bu.draft import PRESENT, Draft
 from s3bu.index import AT, Index, IndexedSnapshot
 
 _FEWEST = 100
-_LIKELY = ", ".join(f"'{reason}'" for reason in (SIZE, TIME, CONTENT))
 VANISHED, CHANGED = "vanished", "changed"
 
 
@@ -66,10 +64,10 @@ _VANISHED = (
     f"SELECT total(CASE (SELECT {PRESENT} OR is_meant {_DRAFTED}) WHEN 0 THEN 1 WHEN 1 THEN 0 "
     f"ELSE NOT EXISTS (SELECT 1 {_CURRENT}) END), count(*) FROM version v WHERE {AT} AND kind = 0"
 )
-_REWRITTEN = f"SELECT count(*) FROM draft WHERE kind = 0 AND reason IN ({_LIKELY}) OR kind = 0 AND hash NOT NULL"
+_REWRITTEN = "SELECT count(*) FROM draft WHERE kind = 0"
 # A file that was not read yet has no hash in the draft.
 _CHANGED = (
     f"SELECT total(coalesce((SELECT CASE WHEN NOT ({PRESENT}) OR d.kind <> 0 THEN 0 "
-    f"WHEN d.hash IS NULL THEN reason IN ({_LIKELY}) ELSE d.hash <> v.hash END {_DRAFTED}), "
+    f"WHEN d.hash IS NULL THEN d.nbytes <> v.nbytes OR d.mtime <> v.mtime ELSE d.hash <> v.hash END {_DRAFTED}), "
     f"(SELECT n.hash <> v.hash {_CURRENT}), 0)), count(*) FROM version v WHERE {AT} AND kind = 0"
 )

@@ -154,13 +154,26 @@ class Decision:
         return {failed.path for failed in self.ground.index.failed(parent)}
 
 
+def parents_of(ground: Ground, source: Source) -> Parents:
+    """Return what finds the snapshots of a source."""
+    number = ground.index.source(ground.job.name, source.label)
+    return Parents(
+        ground.repository,
+        ground.index,
+        ground.known,
+        ground.progress,
+        ground.job.name,
+        source.label,
+        number,
+        ground.relist,
+    )
+
+
 def decide(ground: Ground, source: Source) -> Decision:
     """Scan a source, and compare it with its newest snapshot."""
     index = ground.index
     number = index.source(ground.job.name, source.label)
-    parents = Parents(
-        ground.repository, index, ground.known, ground.progress, ground.job.name, source.label, number, ground.relist
-    )
+    parents = parents_of(ground, source)
     parent = parents.newest()
     scanned_ns = time.time_ns()
     skips = Skips(index)

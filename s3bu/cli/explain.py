@@ -28,7 +28,8 @@ def tell_explained(
     repository: "Repository", text: str, label: str | None, path: str, options: "Options", console: Console
 ) -> int:
     """Say of a path, in each source that it may lie in, what decides about it, and what the last snapshots have."""
-    from s3bu.index import held, open_copied_index  # noqa: PLC0415 - start-up counts
+    from s3bu.backup.deciding import Ground, parents_of  # noqa: PLC0415 - start-up counts
+    from s3bu.index import held, open_copied_index  # noqa: PLC0415
     from s3bu.keyring import default_home  # noqa: PLC0415
 
     with held(open_copied_index(default_home(os.environ), repository.storage.identity)) as index:
@@ -41,7 +42,11 @@ def tell_explained(
                 f"'{path}' lies in no source of the job '{job.name}'",
                 hint="write it as it is below the source, or from the root on",
             )
+        ground = Ground(repository, index, job, options, console, is_writing=False)
+        ground.begin()
         for source, below in places:
+            parents_of(ground, source).newest()
+            console.finish()
             _tell(console, index, job, source, below, options)
     return 0
 
@@ -83,7 +88,7 @@ def _tell(console: Console, index: "Index", job: "Job", source: "Source", path: 
     if rows:
         console.table(Table("explained_snapshot", ("snapshot of", "what", "size", "modified"), rows, frozenset({2})))
     else:
-        console.note("the index knows no snapshot of this source")
+        console.note("there is no snapshot of this source yet")
 
 
 class _Verdict(NamedTuple):
