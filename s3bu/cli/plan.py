@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from s3bu.cli.backup import chosen_sources
 from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_repository
 from s3bu.console import Console, Row, Table
-from s3bu.console.text import counted, format_nbytes, shown
+from s3bu.console.text import counted, format_dollars, format_nbytes, shown
 
 if TYPE_CHECKING:
     from s3bu.backup import Options
@@ -278,8 +278,4 @@ def _costs_told(costs: tuple[float, float] | None) -> str:
 
     if costs is None:
         return ""
-    return f", {_dollars(costs[0])}, and {_dollars(costs[1])} a month to keep it (S3, {REGION}, {DATED})"
-
-
-def _dollars(amount: float) -> str:
-    return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}" if amount >= 0.0001 else "less than $0.0001"
+    return f", {format_dollars(costs[0])}, and {format_dollars(costs[1])} a month to keep it (S3, {REGION}, {DATED})"

@@ -44,7 +44,7 @@ def test_each_path_has_its_status_and_why(world: World) -> None:
         b"touched": ("check", "ctime"),
         b"left out": ("removed", "exclude: left*"),
     }
-    assert shown.read == {b"new", b"size", b"time", b"touched"}
+    assert shown.read == {b"new", b"size", b"time", b"mode", b"touched"}
 
 
 def test_a_racy_file_is_to_be_checked(world: World) -> None:
