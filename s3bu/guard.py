@@ -13,6 +13,7 @@ from s3bu.index import AT, Index, IndexedSnapshot
 
 _FEWEST = 100
 VANISHED, CHANGED = "vanished", "changed"
+_TOLD = {VANISHED: "files vanished since the last snapshot", CHANGED: "files changed since the last snapshot"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Alarm:
 
     def __str__(self) -> str:
         """Return it as one reads it."""
-        return f"{self.count:,} of {self.total:,} files {self.what} since the last snapshot"
+        return f"{self.count:,} of {self.total:,} {_TOLD[self.what]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def subclasses(kind: type[errors.S3buError]) -> Iterator[type[errors.S3buError]]
 
 def test_the_table_of_exit_codes_has_those_of_the_errors() -> None:
     documented = {int(code) for row in cells(section("Exit codes")) for code in re.findall(r"\d+", row[0])}
-    assert documented == {error.exit_code for error in subclasses(errors.S3buError)} | INTERRUPTED | {0, 3}
+    assert documented == {error.exit_code for error in subclasses(errors.S3buError)} | INTERRUPTED | {0, 3, 4}
 
 
 def test_messages_that_operations_explains_are_messages_of_the_program() -> None:

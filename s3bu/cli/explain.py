@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from s3bu.cli.backup import chosen_sources
 from s3bu.cli.opening import load_job
+from s3bu.cli.plan import rule_facts
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import format_nbytes, shown
 from s3bu.errors import UsageError
@@ -71,17 +72,13 @@ def _tell(console: Console, index: "Index", job: "Job", source: "Source", path: 
 
     followed = Scan(source.path, job.filters, excluded=options.excluded).follow(path)
     verdict = _verdict(path, followed)
-    rule = followed.rule
     facts = {
         "job": job.name,
         "label": source.label,
         "path": path,
         "verdict": verdict.word,
         "at": followed.path,
-        "rule": None if rule is None else rule.key,
-        "rule_detail": None if rule is None or not rule.detail else rule.detail,
-        "rule_file": None if rule is None else rule.file,
-        "rule_line": None if rule is None else rule.line,
+        **rule_facts(followed.rule),
     }
     console.tell("explanation", facts, f"{job.name}/{source.label}: {shown(path)}: {verdict.text}")
     rows = [_row(job.name, source.label, path, one, entry) for one, entry in _last(index, job.name, source, path)]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from s3bu.backup.plan import Plan, Planned
     from s3bu.job import Job
     from s3bu.repository import Repository
+    from s3bu.selection import Rule
 
 _SHOWN = 60
 """More paths than these are grouped by directory."""
@@ -142,7 +143,6 @@ def _tell_paths(console: Console, job: str, made: "Plan") -> None:
 
 
 def _path_facts(job: str, label: str, one: "Planned") -> dict[str, object]:
-    rule = one.rule
     return {
         "job": job,
         "label": label,
@@ -152,11 +152,16 @@ def _path_facts(job: str, label: str, one: "Planned") -> dict[str, object]:
         "size": one.nbytes,
         "reason": one.reason,
         "reads": one.is_read,
-        "rule": None if rule is None else rule.key,
-        "rule_detail": None if rule is None or not rule.detail else rule.detail,
-        "rule_file": None if rule is None else rule.file,
-        "rule_line": None if rule is None else rule.line,
+        **rule_facts(one.rule),
     }
+
+
+def rule_facts(rule: "Rule | None") -> dict[str, object]:
+    """Return what a message says of a rule: its key in the job, the pattern or name, and where a file has it."""
+    if rule is None:
+        return dict.fromkeys(("rule", "rule_detail", "rule_file", "rule_line"))
+    file = None if rule.file is None else os.fsdecode(rule.file)
+    return {"rule": rule.key, "rule_detail": os.fsdecode(rule.detail), "rule_file": file, "rule_line": rule.line}
 
 
 def _path_cells(one: "Planned") -> tuple[str, str, str, str]:
