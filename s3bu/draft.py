@@ -274,6 +274,11 @@ class Draft:
         found = {_STATUSES[status]: number for status, number in rows}
         return found | {UNMODIFIED: found.get(UNMODIFIED, 0) + self.tally.unmodified}
 
+    def nsettled(self, status: str) -> int:
+        """Return how many paths of the draft have a status and need not be read."""
+        statement = "SELECT count(*) FROM draft WHERE status = ? AND NOT is_wanted"
+        return int(self._index.connection.execute(statement, (_NUMBERS[status],)).fetchone()[0])
+
     def file_counts(self) -> dict[str, int]:
         """Return the same of files alone; a removed path is what the newest snapshot of the index has it as."""
         before = "(SELECT kind FROM version v WHERE v.source = ? AND v.sort_key = d.sort_key AND v.last IS NULL)"

@@ -97,9 +97,7 @@ def _plan(ground: Ground, source: Source) -> Plan:
         made.error = error
         return made
     made.decision, made.left = decision, decision.scan.left
-    made.counts = Counter(one.action for one in planned(decision))
-    made.counts[UNMODIFIED] = decision.draft.tally.unmodified + _unmodified(decision)
-    made.failures = _failures(decision)
+    _count(made, decision)
     made.news = decision.news(made.counts)
     made.alarm = decision.guard.alarm() if decision.guard else None
     nread = len(ground.index.snapshots()) - known + decision.parent.has_broken
@@ -152,13 +150,12 @@ def _shows_change(entry: Entry | None, previous: Entry | None) -> bool:
     return bool(difference(entry._replace(hash=previous.hash), previous))
 
 
-def _unmodified(decision: Decision) -> int:
-    return sum(one.status == UNMODIFIED and not one.is_wanted for one in decision.draft.settled())
-
-
-def _failures(decision: Decision) -> list[Failure]:
-    """Return the paths of which it is known already that they fail."""
-    failures = list(decision.draft.failures())
-    known = {failure.path for failure in failures}
-    failed = (one for one in planned(decision) if one.action == FAILED and one.path not in known)
-    return [*failures, *(Failure(one.path, one.reason or "") for one in failed)]
+def _count(made: Plan, decision: Decision) -> None:
+    """Count the paths by action, and note those of which it is known already that they fail."""
+    made.failures = list(decision.draft.failures())
+    known = {failure.path for failure in made.failures}
+    for one in planned(decision):
+        made.counts[one.action] += 1
+        if one.action == FAILED and one.path not in known:
+            made.failures.append(Failure(one.path, one.reason or ""))
+    made.counts[UNMODIFIED] = decision.draft.tally.unmodified + decision.draft.nsettled(UNMODIFIED)
