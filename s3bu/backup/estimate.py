@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from s3bu.backup.deciding import Decision
-from s3bu.crypto import encrypt
 from s3bu.draft import Draft
 from s3bu.index import Index
 from s3bu.lines import Lines
@@ -66,6 +65,8 @@ def estimate(decision: Decision, *, is_publishing: bool, nread_manifests: int) -
 
 
 def _header_bound(decision: Decision) -> int:
+    from s3bu.crypto import encrypt  # noqa: PLC0415 - a plan without changes does without it
+
     recipients = decision.ground.repository.pinned_recipients(pins=False)
     return len(encrypt(b"", recipients.recipients)) + _GREASE
 
@@ -86,9 +87,10 @@ def _lists(decision: Decision, *, is_publishing: bool) -> int:
     ground = decision.ground
     state = len(ground.state.etags) // _PAGE + 1
     connection = ground.index.connection
-    contents = int(connection.execute("SELECT count(*) FROM content").fetchone()[0]) // _PAGE + 1
     labels = int(connection.execute("SELECT count(*) FROM snapshot").fetchone()[0]) // _PAGE + 2
-    stored = contents if ground.known.has_listed else 0
+    stored = 0
+    if ground.known.has_listed:
+        stored = int(connection.execute("SELECT count(*) FROM content").fetchone()[0]) // _PAGE + 1
     return 1 + state + 2 * labels + stored + ((state + 2 * labels) if is_publishing else 0)
 
 

@@ -18,6 +18,7 @@ _STARS_BOUND = 4
 that."""
 _EVERYTHING = re.compile(rb".*", re.DOTALL)
 _LETTERS_AND_ASTERISKS = re.compile(rb"([^*?\[\\]*[^*?\[\\/])\*\*+(/|\Z)")
+_MEANINGFUL = re.compile(rb"[*?\[\\\s!]")
 _PROTECTED = re.compile(r"\\.|\[\]?[^\]]*\]", re.DOTALL)
 
 
@@ -49,10 +50,8 @@ class Patterns:
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self._patterns = tuple(patterns)
-        plain = [pattern for pattern in self._patterns if _is_plain_name(pattern)]
-        self._names = frozenset(pattern.text.removesuffix(b"/").removeprefix(b"!") for pattern in plain)
-        # Most lines name a thing or an ending; what is neither is asked one by one.
-        self._others = tuple(pattern for pattern in self._patterns if pattern not in plain)
+        self._of_directories = _Quick(self._patterns)
+        self._of_files = _Quick(pattern for pattern in self._patterns if not pattern.is_directory_only)
 
     def __bool__(self) -> bool:
         """Whether there is any line."""
@@ -60,16 +59,47 @@ class Patterns:
 
     def deciding(self, path: bytes, name: bytes, *, is_directory: bool) -> Pattern | None:
         """Return the line that decides about a path, or `None` where none is about it."""
-        if name not in self._names and not any(
-            one.matches(path, name, is_directory=is_directory) for one in self._others
-        ):
+        if not (self._of_directories if is_directory else self._of_files).has_any(path, name):
             return None
         found = (one for one in reversed(self._patterns) if one.matches(path, name, is_directory=is_directory))
         return next(found, None)
 
 
-def _is_plain_name(pattern: Pattern) -> bool:
-    return pattern.is_of_name and not re.search(rb"[*?\[\\\s!]", pattern.text.removeprefix(b"!"))
+class _Quick:
+    """Says whether any of some lines is about a path: of most paths none is, and there may be millions."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        names: set[bytes] = set()
+        endings: list[bytes] = []
+        of_names: list[re.Pattern[bytes]] = []
+        of_paths: list[re.Pattern[bytes]] = []
+        for pattern in patterns:
+            text = pattern.text.removesuffix(b"/").removeprefix(b"!")
+            if pattern.is_of_name and not _MEANINGFUL.search(text):
+                names.add(text)
+            elif pattern.is_of_name and text.startswith(b"*") and not _MEANINGFUL.search(text[1:]):
+                endings.append(text[1:])
+            else:
+                (of_names if pattern.is_of_name else of_paths).extend(pattern.expressions)
+        self._names, self._endings = frozenset(names), tuple(endings)
+        self._of_names, self._of_paths = _any_of(of_names), _any_of(of_paths)
+
+    def has_any(self, path: bytes, name: bytes) -> bool:
+        """Say so."""
+        return (
+            name in self._names
+            or name.endswith(self._endings)
+            or (self._of_names is not None and self._of_names.fullmatch(name) is not None)
+            or (self._of_paths is not None and self._of_paths.fullmatch(path) is not None)
+        )
+
+
+def _any_of(expressions: list[re.Pattern[bytes]]) -> re.Pattern[bytes] | None:
+    """Return what matches if any of these does; their groups are nobody's concern."""
+    if not expressions:
+        return None
+    texts = (re.sub(rb"\(\?P<\w+>", b"(?:", one.pattern) for one in expressions)
+    return re.compile(b"|".join(b"(?:%s)" % text for text in texts), re.DOTALL)
 
 
 def parse_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
