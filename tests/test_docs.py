@@ -292,6 +292,7 @@ def test_the_policies_allow_what_they_are_for_and_no_more(
     assert by("owner", "job", "upload", "my-bucket", "home", job).code == 0
     assert by("backup", "backup", "my-bucket", "home").code == 0
     assert by("backup", "restore", "my-bucket", "home/src", tmp_path / "denied").code == 1
+    assert by("restore", "plan", "my-bucket", "home").code == 0
     assert by("restore", "restore", "my-bucket", "home/src", tmp_path / "restored").code == 0
     assert (tmp_path / "restored" / "large").read_bytes() == (source / "large").read_bytes()
     write_file(source / "small", "changed")
