@@ -259,13 +259,14 @@ def held(index: Index) -> Iterator[Index]:
         yield index
     except sqlite3.OperationalError as error:
         raise S3buError(
-            f"{index.path}: the index cannot be used ({error})",
+            f"{index.path or 'a copy'}: the index cannot be used ({error})",
             hint="is its disk full, or another program using it? it may be deleted, and is made again",
         ) from error
     except sqlite3.DatabaseError as error:
         index.close()
         aside = f"; moved to {_move_aside(index.path).name}" if index.path else ""
-        raise IndexDamagedError(f"{index.path}: the index is damaged ({error}){aside}", hint="run again") from error
+        message = f"{index.path or 'a copy'}: the index is damaged ({error}){aside}"
+        raise IndexDamagedError(message, hint="run again") from error
     finally:
         index.close()
 

@@ -105,7 +105,7 @@ def _verdict(path: bytes, followed: "Followed") -> _Verdict:
     if isinstance(followed.item, Failure):
         return _Verdict("failed", f"cannot be looked at: {shown(at)}: {followed.item.error}")
     if not followed.is_there:
-        return _Verdict("absent", "not there now" if at == path else f"not there now, as {shown(at)} is not")
+        return _Verdict("absent", "not there now")
     if rule is not None:
         return _Verdict("included", f"backed up, taken back in by {shown(str(rule))}")
     return _Verdict("included", "backed up, as no rule leaves it out")
