@@ -16,7 +16,7 @@ from s3bu.backup.estimate import Estimate, estimate
 from s3bu.compare import CARRIED, CHANGED, UNMODIFIED, difference
 from s3bu.draft import FAILED, Settled
 from s3bu.errors import JobError, S3buError
-from s3bu.guard import Alarm
+from s3bu.guard import VANISHED, Alarm
 from s3bu.index import Index
 from s3bu.job import Job, Source
 from s3bu.manifest import DIRECTORY, FILE, Entry, is_representable, sort_key
@@ -69,6 +69,13 @@ class Plan:
         """Whether a backup would read a content, or publish a snapshot."""
         return self.news is not None or self.counts[CHECK] > 0
 
+    @property
+    def publishes(self) -> bool | None:
+        """Whether there would be a snapshot; `None` where only reading contents tells."""
+        if self.alarm is not None:
+            return False if self.alarm.what == VANISHED else None
+        return True if self.news else None if self.is_something else False
+
     def paths(self) -> Iterator[Planned]:
         """Yield what becomes of each path that is not simply unmodified, in order."""
         if self.decision is not None:
@@ -99,7 +106,8 @@ def _plan(ground: Ground, source: Source) -> Plan:
     made.decision, made.left = decision, decision.scan.left
     _count(made, decision)
     made.news = decision.news(made.counts)
-    made.alarm = decision.guard.alarm() if decision.guard else None
+    if decision.guard is not None and not ground.options.accepts_deletions:
+        made.alarm = decision.guard.alarm()
     nread = len(ground.index.snapshots()) - known + decision.parent.has_broken
     made.estimate = estimate(decision, is_publishing=made.is_something, nread_manifests=nread)
     made.why_full = "--full-scan asks for it" if ground.options.is_full else "no journal of changes is kept"

@@ -226,7 +226,7 @@ def _facts(job: str, made: "Plan", costs: tuple[float, float] | None) -> dict[st
         "job": job,
         "label": made.label,
         **{action: made.counts[action] for action in (*_ACTIONS, "unmodified")},
-        "publishes": True if made.news else None if made.is_something else False,
+        "publishes": made.publishes,
         "publishes_since": made.news,
         "files_to_read": estimated.nfiles,
         "bytes_to_read": estimated.nbytes,
@@ -251,12 +251,7 @@ def _lines(job: str, made: "Plan", costs: tuple[float, float] | None) -> Iterato
     assert estimated is not None  # only a plan with an error has none
     counts = ", ".join(f"{made.counts[one]:,} {_WORDS.get(one, one)}" for one in _ACTIONS if made.counts[one])
     yield f"{job}/{made.label}: {counts or 'nothing new'}; {made.counts['unmodified']:,} unmodified"
-    if made.news:
-        yield f"  would publish a snapshot: {made.news}"
-    elif made.is_something:
-        yield "  would publish a snapshot if one of the files to check has changed"
-    else:
-        yield "  would publish nothing"
+    yield f"  {_publishing(made)}"
     if made.is_something:
         sent = format_nbytes(estimated.nbytes_sent + estimated.nbytes_manifest)
         yield f"  would read {counted(estimated.nfiles, 'file')}, {format_nbytes(estimated.nbytes)}"
@@ -268,6 +263,17 @@ def _lines(job: str, made: "Plan", costs: tuple[float, float] | None) -> Iterato
     left = [counted(number, kind) for kind, number in sorted(made.left.special.items())]
     if left:
         yield f"  would not back up: {', '.join(left)}"
+
+
+def _publishing(made: "Plan") -> str:
+    if made.alarm is not None:
+        sure = "" if made.publishes is False else ", if reading shows that they did"
+        return f"would publish nothing without --accept-deletions, since {made.alarm}{sure}"
+    if made.news:
+        return f"would publish a snapshot: {made.news}"
+    if made.is_something:
+        return "would publish a snapshot if one of the files to check has changed"
+    return "would publish nothing"
 
 
 _WORDS = {"check": "to check", "carried": "carried forward"}

@@ -104,6 +104,8 @@ def test_more_than_half_of_a_hundred_files_changed_at_once_stop_a_backup(
     shown, done = show(world, HERE), do(world, HERE)
     assert (str(shown.plan.alarm) == f"{changed} of {total} files changed since the last snapshot") == is_refused
     assert isinstance(done.outcome.error, DeletionsRefusedError) == is_refused
+    assert shown.plan.publishes is (None if is_refused else True)
+    assert show(world, Options("here", accepts_deletions=True)).plan.alarm is None
     assert len(world.manifest_keys()) == (1 if is_refused else 2)
     accepted = do(world, Options("here", accepts_deletions=True))
     assert accepted.outcome.error is None
@@ -152,7 +154,7 @@ def test_what_an_ignore_file_leaves_out_has_vanished_since_anybody_may_put_one_t
     write_many(world, range(100), b"first")
     do(world, HERE, job)
     world.write(".ignore", b"*\n")
-    assert show(world, HERE, job).plan.alarm is not None
+    assert show(world, HERE, job).plan.publishes is False
     assert isinstance(do(world, HERE, job).outcome.error, DeletionsRefusedError)
 
 
