@@ -8,22 +8,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from s3bu.manifest import DIRECTORY, FILE, Entry, sort_key
+from s3bu.manifest import DIRECTORY, FILE, Entry, Seen, sort_key
 from s3bu.progress import Failure
 
 NEW, CHANGED, UNMODIFIED, REMOVED, CARRIED = "new", "changed", "unmodified", "removed", "carried"
+KIND, SIZE, TIME, MODE, OWNER, TARGET, CONTENT = "kind", "size", "time", "mode", "owner", "target", "content"
+RACY, CTIME, INODE, REHASH, UNREAD = "racy", "ctime", "inode", "rehash", "never read"
+"""Why a path is not taken for unmodified (docs/json.md, "`plan`")."""
+RACY_SEEN = Seen(0, 0, 0)
+"""What stands for what was seen of a racy file: nothing is like it, so that the next run reads the file again."""
 
 
 class Difference(NamedTuple):
     """One path: what the next manifest says of it, and what the parent said.
 
     `entry` has no hash where the content must be read first. `entry` is `None` when the path was removed; `previous`
-    is `None` when it is new. A carried entry is the parent's with an mtime of 0, so that nobody trusts it.
+    is `None` when it is new. A carried entry is the parent's with an mtime of 0, so that nobody trusts it. `reason` is
+    what makes a changed one differ, or be read to find out whether it does.
     """
 
     status: str
     entry: Entry | None
     previous: Entry | None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +45,34 @@ class Trust:
     before_ns: int
     is_rehash: bool = False
 
-    def holds(self, found: Entry, previous: Entry) -> bool:
-        """Say whether the content of `found` is the one that the parent's entry names."""
-        if self.is_rehash or previous.kind != FILE or not previous.hash or previous.nbytes != found.nbytes:
-            return False
+    def doubt(self, found: Entry, previous: Entry) -> str | None:
+        """Return why the content of `found` may not be the one that the parent's entry names; `None`: it is."""
+        if previous.kind != FILE:
+            return KIND
+        if not previous.hash:
+            return UNREAD
+        if previous.nbytes != found.nbytes:
+            return SIZE
         if previous.seen is not None:
-            return previous.seen == found.seen and previous.mtime_ns == found.mtime_ns
-        return previous.mtime_ns != 0 and _seconds(previous) == _seconds(found) and found.mtime_ns < self.before_ns
+            doubt = _unlike(found, previous, previous.seen)
+        elif previous.mtime_ns == 0:
+            doubt = UNREAD  # it was carried forward, or is of 1970
+        elif _seconds(previous) != _seconds(found):
+            doubt = TIME
+        else:
+            doubt = RACY if found.mtime_ns >= self.before_ns else None
+        return REHASH if self.is_rehash and doubt is None else doubt
+
+
+def _unlike(found: Entry, previous: Entry, seen: Seen) -> str | None:
+    """Return what of a file is not as this machine saw it."""
+    if previous.mtime_ns != found.mtime_ns:
+        return TIME
+    if seen == found.seen:
+        return None
+    if seen == RACY_SEEN:
+        return RACY
+    return CTIME if found.seen is None or seen.ctime_ns != found.seen.ctime_ns else INODE
 
 
 def compare(
@@ -79,27 +107,44 @@ def compare(
 
 def _judge(found: Entry, previous: Entry, trust: Trust) -> Difference:
     if found.kind != FILE:
-        return Difference(UNMODIFIED if is_same(found, previous) else CHANGED, found, previous)
-    if not trust.holds(found, previous):
-        return Difference(CHANGED, found, previous)
+        reason = difference(found, previous)
+        return Difference(CHANGED if reason else UNMODIFIED, found, previous, reason)
+    doubt = trust.doubt(found, previous)
+    if doubt is not None:
+        visible = difference(found._replace(hash=previous.hash), previous)
+        return Difference(CHANGED, found, previous, visible or doubt)
     if previous.seen == found.seen and previous.mode == found.mode:
         return Difference(UNMODIFIED, previous, previous)  # nothing that anyone knows of it is different
     entry = found._replace(hash=previous.hash)
-    return Difference(UNMODIFIED if found.mode == previous.mode else CHANGED, entry, previous)
+    if found.mode == previous.mode:
+        return Difference(UNMODIFIED, entry, previous)
+    return Difference(CHANGED, entry, previous, MODE)
 
 
 def is_same(entry: Entry, previous: Entry) -> bool:
-    """Say whether two entries of one path tell a reader the same.
+    """Say whether two entries of one path tell a reader the same."""
+    return not difference(entry, previous)
+
+
+def difference(entry: Entry, previous: Entry) -> str:
+    """Return in what two entries of one path tell a reader something else, or an empty text.
 
     The mtime of anything but a file is no change alone: a file that comes and goes would make a snapshot each time.
     """
-    if entry.kind != previous.kind or entry.mode != previous.mode:
-        return False
+    if entry.kind != previous.kind:
+        return KIND
     if entry.kind == FILE:
-        return (entry.nbytes, _seconds(entry), entry.hash) == (previous.nbytes, _seconds(previous), previous.hash)
-    if entry.kind == DIRECTORY:
-        return entry.owner == previous.owner
-    return (entry.target, entry.owner) == (previous.target, previous.owner)
+        if entry.nbytes != previous.nbytes:
+            return SIZE
+        if _seconds(entry) != _seconds(previous):
+            return TIME
+        if entry.hash != previous.hash:
+            return CONTENT
+    elif entry.kind != DIRECTORY and entry.target != previous.target:
+        return TARGET
+    if entry.mode != previous.mode:
+        return MODE
+    return OWNER if entry.kind != FILE and entry.owner != previous.owner else ""
 
 
 def carried(previous: Entry) -> Entry:

@@ -9,32 +9,35 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED, Difference, carried, is_same
-from s3bu.index import AT, Index, IndexedSnapshot
-from s3bu.manifest import FILE, Entry, Seen, is_representable, sort_key
+from s3bu.compare import CARRIED, CHANGED, NEW, RACY_SEEN, REMOVED, UNMODIFIED, Difference, carried, is_same
+from s3bu.index import Index
+from s3bu.manifest import FILE, Entry, is_representable, sort_key
 from s3bu.progress import Change, Failure, Progress
+from s3bu.skips import Skips
 from s3bu.spans import Unmodified
 
 FAILED = "failed"
 """The status of a path of which the snapshot can only say that it failed."""
 _STATUSES = (NEW, CHANGED, UNMODIFIED, REMOVED, CARRIED, FAILED)
 _NUMBERS = {status: number for number, status in enumerate(_STATUSES)}
-_PRESENT = f"status NOT IN ({_NUMBERS[REMOVED]}, {_NUMBERS[FAILED]})"
+PRESENT = f"status NOT IN ({_NUMBERS[REMOVED]}, {_NUMBERS[FAILED]})"
 _COLUMNS = "sort_key, kind, nbytes, mtime, nanos, mode, hash, target, owner, local_nanos, ctime_ns, inode, device"
 _PUT = (
-    f"INSERT INTO draft ({_COLUMNS}, status, error, is_wanted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    f"INSERT INTO draft ({_COLUMNS}, status, error, is_wanted, reason, is_meant) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (sort_key) DO UPDATE SET kind = excluded.kind, nbytes = excluded.nbytes, mtime = excluded.mtime, "
     "nanos = excluded.nanos, mode = excluded.mode, hash = excluded.hash, target = excluded.target, "
     "owner = excluded.owner, local_nanos = excluded.local_nanos, ctime_ns = excluded.ctime_ns, "
     "inode = excluded.inode, device = excluded.device, status = excluded.status, "
-    "error = coalesce(excluded.error, error), is_wanted = excluded.is_wanted"
+    "error = coalesce(excluded.error, error), is_wanted = excluded.is_wanted, "
+    "reason = coalesce(excluded.reason, reason), is_meant = max(excluded.is_meant, is_meant)"
 )
 _NOTHING = (None,) * 12
 _BATCH = 1_000
 RACY_NS = 2_000_000_000
 """A file written this shortly before the scan began may be written again within the same tick of its clock."""
-_RACY = Seen(0, 0, 0)
-"""What stands for what was seen of such a file: nothing is like it, so that the next run reads the file again."""
+ABSENT, VANISHED = "not stored", "vanished"
+"""Why a file is read though it is unmodified, and why a path is removed that no rule leaves out."""
 
 
 @dataclass(slots=True)
@@ -51,22 +54,31 @@ Existing = TypeVar("Existing")
 
 
 class Settled(NamedTuple):
-    """One path of the draft: its status, its entry if the snapshot has it, the newest entry, and what failed."""
+    """One path of the draft: its status, its entry if the snapshot has it, the newest entry, and what failed.
+
+    `reason` says why it has that status, and `is_wanted` whether its content has still to be read.
+    """
 
     path: bytes
     status: str
     entry: Entry | None
     previous: Entry | None
     error: str | None
+    reason: str | None = None
+    is_wanted: bool = False
 
 
 class Draft:
     """The draft of one source; only one of a connection can be under way.
 
-    `scanned_ns` is when the scan began. `is_stored` says whether a content lies in the repository.
+    `scanned_ns` is when the scan began. `is_stored` says whether a content lies in the repository, and `skips` is what
+    the scan leaves out.
     """
 
-    def __init__(self, index: Index, source: int, scanned_ns: int, is_stored: Callable[[str], bool]) -> None:
+    def __init__(
+        self, index: Index, source: int, scanned_ns: int, is_stored: Callable[[str], bool], skips: Skips
+    ) -> None:
+        self.skips = skips
         self._index = index
         self._source = source
         self._racy_ns = scanned_ns - RACY_NS
@@ -77,7 +89,8 @@ class Draft:
         connection.execute(
             "CREATE TEMP TABLE draft (sort_key BLOB PRIMARY KEY, kind INTEGER, nbytes INTEGER, mtime INTEGER, "
             "nanos INTEGER, mode INTEGER, hash BLOB, target BLOB, owner INTEGER, local_nanos INTEGER, "
-            "ctime_ns INTEGER, inode INTEGER, device INTEGER, status INTEGER, error TEXT, is_wanted INTEGER) "
+            "ctime_ns INTEGER, inode INTEGER, device INTEGER, status INTEGER, error TEXT, is_wanted INTEGER, "
+            "reason TEXT, is_meant INTEGER) "
             "WITHOUT ROWID"
         )
 
@@ -114,18 +127,21 @@ class Draft:
         connection.execute("COMMIT")
 
     def _failure_row(self, failure: Failure) -> tuple[object, ...]:
-        return (sort_key(failure.path), *_NOTHING, _NUMBERS[FAILED], failure.error, 0)
+        return (sort_key(failure.path), *_NOTHING, _NUMBERS[FAILED], failure.error, 0, None, 0)
 
     def _difference_row(self, one: Difference, absent: set[bytes]) -> tuple[object, ...] | None:
         entry, previous = one.entry, one.previous
         if entry is None:
             assert previous is not None
-            return (sort_key(previous.path), *_NOTHING, _NUMBERS[REMOVED], None, 0)
+            rule = self.skips.rule_of(previous.path)
+            reason, is_meant = (VANISHED, False) if rule is None else (str(rule), rule.is_of_job)
+            return (sort_key(previous.path), *_NOTHING, _NUMBERS[REMOVED], None, 0, reason, int(is_meant))
         is_wanted = entry.kind == FILE and self._wants(one, entry, absent)
         if one.status == UNMODIFIED and entry == previous and not is_wanted:
             self._count(entry)
             return None
-        return self._row(entry, one.status, None, is_wanted and is_representable(entry))
+        why = ABSENT if one.status == UNMODIFIED and is_wanted else one.reason or None
+        return self._row(entry, one.status, None, is_wanted and is_representable(entry), why)
 
     def _wants(self, one: Difference, entry: Entry, absent: set[bytes]) -> bool:
         if one.status == CARRIED:
@@ -146,12 +162,14 @@ class Draft:
             self.tally.nfiles += 1
             self.tally.nbytes += entry.nbytes
 
-    def _row(self, entry: Entry, status: str, error: str | None, is_wanted: bool) -> tuple[object, ...]:
+    def _row(
+        self, entry: Entry, status: str, error: str | None, is_wanted: bool, reason: str | None = None
+    ) -> tuple[object, ...]:
         seen: tuple[int | None, ...] = (None, None, None, None)
         if entry.seen is not None:
             is_racy = max(entry.mtime_ns, entry.seen.ctime_ns) >= self._racy_ns
-            seen = (entry.mtime_ns % 1_000_000_000, *(_RACY if is_racy else entry.seen))
-        return (*self._index.row(entry), *seen, _NUMBERS[status], error, int(is_wanted))
+            seen = (entry.mtime_ns % 1_000_000_000, *(RACY_SEEN if is_racy else entry.seen))
+        return (*self._index.row(entry), *seen, _NUMBERS[status], error, int(is_wanted), reason, 0)
 
     # --- what came of reading
 
@@ -186,7 +204,7 @@ class Draft:
         if self._index.current(self._source, key) is None:
             self._index.connection.execute("DELETE FROM draft WHERE sort_key = ?", (key,))
         else:
-            self._put([(key, *_NOTHING, _NUMBERS[REMOVED], None, 0)])
+            self._put([(key, *_NOTHING, _NUMBERS[REMOVED], None, 0, VANISHED, 0)])
 
     # --- what the snapshot says
 
@@ -203,7 +221,7 @@ class Draft:
         drafted = ", ".join(f"d.{column}" for column in _COLUMNS.split(", "))
         newest = ", ".join(f"v.{column}" for column in _COLUMNS.split(", "))
         statement = (
-            f"SELECT {drafted}, {newest}, d.status, d.error FROM draft d LEFT JOIN version v "
+            f"SELECT {drafted}, {newest}, d.status, d.error, d.reason, d.is_wanted FROM draft d LEFT JOIN version v "
             "ON v.source = ? AND v.sort_key = d.sort_key AND v.last IS NULL "
             f"WHERE d.sort_key > ?{ends} ORDER BY d.sort_key LIMIT {_BATCH}"
         )
@@ -212,7 +230,7 @@ class Draft:
     def _settled(self, row: tuple[Any, ...]) -> Settled:
         entry = None if row[1] is None else self._index.entry(row[:13])
         previous = None if row[14] is None else self._index.entry(row[13:26])
-        return Settled(row[0].replace(b"\0", b"/"), _STATUSES[row[26]], entry, previous, row[27])
+        return Settled(row[0].replace(b"\0", b"/"), _STATUSES[row[26]], entry, previous, *row[27:])
 
     def _settle(self, one: Settled, reasons: dict[str, str]) -> Settled:
         if one.status in (REMOVED, FAILED):
@@ -247,7 +265,7 @@ class Draft:
 
     def _settled_row(self, one: Settled) -> tuple[object, ...]:
         if one.entry is None:
-            return (sort_key(one.path), *_NOTHING, _NUMBERS[one.status], one.error, 0)
+            return (sort_key(one.path), *_NOTHING, _NUMBERS[one.status], one.error, 0, None, 0)
         return self._row(one.entry, one.status, one.error, False)
 
     def counts(self) -> dict[str, int]:
@@ -255,6 +273,11 @@ class Draft:
         rows = self._index.connection.execute("SELECT status, count(*) FROM draft GROUP BY status")
         found = {_STATUSES[status]: number for status, number in rows}
         return found | {UNMODIFIED: found.get(UNMODIFIED, 0) + self.tally.unmodified}
+
+    def nsettled(self, status: str) -> int:
+        """Return how many paths of the draft have a status and need not be read."""
+        statement = "SELECT count(*) FROM draft WHERE status = ? AND NOT is_wanted"
+        return int(self._index.connection.execute(statement, (_NUMBERS[status],)).fetchone()[0])
 
     def file_counts(self) -> dict[str, int]:
         """Return the same of files alone; a removed path is what the newest snapshot of the index has it as."""
@@ -268,14 +291,14 @@ class Draft:
 
     def changes(self) -> Iterator[Change]:
         """Yield the paths that are not as the newest snapshot has them, and what became of each."""
-        for one in self._settled_all():
+        for one in self.settled():
             entry = one.entry or one.previous
             if entry is not None and one.status in (NEW, CHANGED, REMOVED, CARRIED):
                 yield Change(one.status, one.path, entry.kind, entry.nbytes)
 
     def totals(self) -> tuple[int, int]:
         """Return number and bytes of the files that the snapshot holds."""
-        statement = f"SELECT count(*), total(nbytes) FROM draft WHERE kind = 0 AND {_PRESENT}"
+        statement = f"SELECT count(*), total(nbytes) FROM draft WHERE kind = 0 AND {PRESENT}"
         nfiles, nbytes = self._index.connection.execute(statement).fetchone()
         return self.tally.nfiles + int(nfiles), self.tally.nbytes + int(nbytes)
 
@@ -298,7 +321,7 @@ class Draft:
             self.tally.unmodified -= 1
             self.tally.nfiles -= 1
             self.tally.nbytes -= entry.nbytes
-            self._put([self._row(entry, UNMODIFIED, None, True)])
+            self._put([self._row(entry, UNMODIFIED, None, True, ABSENT)])
 
     def absent(self) -> list[bytes]:
         """Return the sort keys of the files that the snapshot would have without their content being known."""
@@ -307,26 +330,9 @@ class Draft:
             "SELECT v.sort_key FROM version v WHERE v.source = ? AND v.last IS NULL AND v.kind = 0 "
             f"AND v.sort_key NOT IN (SELECT sort_key FROM draft) AND {is_unknown.format('v')}"
         )
-        drafted = f"SELECT d.sort_key FROM draft d WHERE d.kind = 0 AND {_PRESENT} AND {is_unknown.format('d')}"
+        drafted = f"SELECT d.sort_key FROM draft d WHERE d.kind = 0 AND {PRESENT} AND {is_unknown.format('d')}"
         rows = self._index.connection.execute(f"{unchanged} UNION ALL {drafted}", (self._source,)).fetchall()
         return [row[0] for row in rows]
-
-    def lost(self) -> int:
-        """Return how many paths the snapshot will not have any more that the newest one has, or which failed."""
-        statement = f"SELECT count(*) FROM draft WHERE NOT ({_PRESENT})"
-        return int(self._index.connection.execute(statement).fetchone()[0])
-
-    def vanished_since(self, snapshot: IndexedSnapshot) -> tuple[int, int]:
-        """Return how many files of a snapshot are not there any more under any kind, and how many it had."""
-        is_gone = (
-            f"CASE (SELECT {_PRESENT} FROM draft d WHERE d.sort_key = v.sort_key) WHEN 0 THEN 1 WHEN 1 THEN 0 "
-            "ELSE NOT EXISTS (SELECT 1 FROM version n WHERE n.source = v.source AND n.sort_key = v.sort_key "
-            "AND n.last IS NULL) END"
-        )
-        statement = f"SELECT total({is_gone}), count(*) FROM version v WHERE {AT} AND kind = 0"
-        values = {"source": snapshot.source, "number": snapshot.number}
-        vanished, total = self._index.connection.execute(statement, values).fetchone()
-        return int(vanished), int(total)
 
     # --- the snapshot whole, and what it changes in the index
 
@@ -337,7 +343,7 @@ class Draft:
 
         `current` is something by sort key for each newest entry between these keys, in order.
         """
-        drafted = self._settled_all(after, until)
+        drafted = self.settled(after, until)
         one = next(drafted, None)
         for key, existing in current:
             while one is not None and sort_key(one.path) < key:
@@ -359,7 +365,7 @@ class Draft:
 
     def changed(self) -> Iterator[Entry]:
         """Yield the entries that the newest snapshot of the index does not have so."""
-        for one in self._settled_all():
+        for one in self.settled():
             if one.entry is not None and not self._is_as_before(one.entry, one.previous):
                 yield one.entry
 
@@ -368,17 +374,18 @@ class Draft:
 
     def removed(self) -> Iterator[bytes]:
         """Yield the paths that only the newest snapshot of the index has."""
-        return (one.path for one in self._settled_all() if one.entry is None and one.previous is not None)
+        return (one.path for one in self.settled() if one.entry is None and one.previous is not None)
 
     def seen(self) -> Iterator[Entry]:
         """Yield the files of which something was seen that the index does not know."""
         return (
             one.entry
-            for one in self._settled_all()
+            for one in self.settled()
             if one.entry is not None and one.entry.seen is not None and one.status in (NEW, CHANGED, UNMODIFIED)
         )
 
-    def _settled_all(self, after: bytes = b"", until: bytes | None = None) -> Iterator[Settled]:
+    def settled(self, after: bytes = b"", until: bytes | None = None) -> Iterator[Settled]:
+        """Yield the paths of the draft between two keys, as they stand now."""
         while rows := self._page(after, until):
             yield from map(self._settled, rows)
             after = rows[-1][0]

@@ -1,16 +1,19 @@
 """The rules that say which files and directories of a source are backed up.
 
-They are those of the original Go program, decided by bare names alone, without a look at the disk. Names are bytes as
-the file system has them: a rule matches the same bytes, in the same case and the same Unicode form.
+The six lists are those of the original Go program, decided by bare names alone, without a look at the disk. Names are
+bytes as the file system has them: a rule matches the same bytes, in the same case and the same Unicode form. What the
+lists let through can still be left out by the `Selection`.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from s3bu.selection import Rule, Selection
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The six lists of a job; an empty list is no rule at all.
+    """The six lists of a job, and its selection; an empty list is no rule at all.
 
     A list that holds something, but nothing that can match (an empty name, a path), is still a rule: as an `include_`
     list it lets nothing through. The one thing that is left out of account is an empty extension, which would
@@ -23,6 +26,7 @@ class Filters:
     exclude_top_dirs: tuple[bytes, ...] = ()
     skip_dirs: tuple[bytes, ...] = ()
     skip_dir_items: tuple[bytes, ...] = ()
+    selection: Selection = field(default_factory=Selection)
     _wanted_suffixes: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
     _unwanted_suffixes: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
     _wanted_tops: frozenset[bytes] = field(init=False, repr=False, compare=False)
@@ -42,19 +46,21 @@ class Filters:
         ):
             object.__setattr__(self, name, prepared)
 
-    def wants_file(self, name: bytes) -> bool:
-        """Say whether a file or symbolic link of that name is backed up.
+    def file_rule(self, name: bytes) -> Rule | None:
+        """Return the list by which a file or symbolic link of that name is left out, or `None`.
 
         Where there are `include_extensions` the name must end with one of them; then it must end with none of
         `exclude_extensions`. An extension is a suffix of the whole name that begins with a dot (added where it is
         missing), so `gz` and `.tar.gz` both match `a.tar.gz`, and `.DS_Store` matches the file of that name.
         """
         if self.include_extensions and not name.endswith(self._wanted_suffixes):
-            return False
-        return not name.endswith(self._unwanted_suffixes)
+            return Rule("include_extensions", b"")
+        if name.endswith(self._unwanted_suffixes):
+            return Rule("exclude_extensions", next(one for one in self._unwanted_suffixes if name.endswith(one)))
+        return None
 
-    def wants_directory(self, name: bytes, *, is_top: bool) -> bool:
-        """Say whether a directory of that name is entered; `is_top` when it lies directly in the source.
+    def directory_rule(self, name: bytes, *, is_top: bool) -> Rule | None:
+        """Return the list by which a directory of that name is not entered, or `None`; `is_top`: it lies in the source.
 
         A top directory must be among `include_top_dirs`, where there are any, and not among `exclude_top_dirs`; no
         directory at any level may be among `skip_dirs`. The source itself is never asked about, and files that lie
@@ -62,10 +68,18 @@ class Filters:
         """
         if is_top:
             if self.include_top_dirs and name not in self._wanted_tops:
-                return False
+                return Rule("include_top_dirs", b"")
             if name in self._unwanted_tops:
-                return False
-        return name not in self._skipped
+                return Rule("exclude_top_dirs", name)
+        return Rule("skip_dirs", name) if name in self._skipped else None
+
+    def wants_file(self, name: bytes) -> bool:
+        """Say whether the lists let a file or symbolic link of that name through."""
+        return self.file_rule(name) is None
+
+    def wants_directory(self, name: bytes, *, is_top: bool) -> bool:
+        """Say whether the lists let a directory of that name through."""
+        return self.directory_rule(name, is_top=is_top) is None
 
     def skipping_item(self, names: Iterable[bytes]) -> bytes | None:
         """Return the first of `skip_dir_items` that is among the names in a directory, or `None`.

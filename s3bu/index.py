@@ -23,6 +23,7 @@ from typing import Any
 from s3bu.errors import S3buError
 from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
+from s3bu.mounts import file_system
 from s3bu.progress import Progress
 
 SCHEMA = 4
@@ -202,6 +203,12 @@ class Index:
         row = self.connection.execute(f"{_CURRENT} AND sort_key = ?", (source, key)).fetchone()
         return self.entry(row) if row else None
 
+    def entry_at(self, snapshot: IndexedSnapshot, path: bytes) -> Entry | None:
+        """Return what a snapshot has of a path, if anything."""
+        values = {"source": snapshot.source, "number": snapshot.number, "key": sort_key(path)}
+        row = self.connection.execute(f"SELECT {ROW} FROM version WHERE {AT} AND sort_key = :key", values).fetchone()
+        return self.entry(row) if row else None
+
     def entry(self, row: tuple[Any, ...]) -> Entry:
         """Return the entry of a row of sort key, columns, and the four columns of what this machine saw."""
         key, kind, nbytes, mtime, nanos, mode, digest, target, owner, local_nanos, ctime_ns, inode, device = row
@@ -262,13 +269,14 @@ def held(index: Index) -> Iterator[Index]:
         yield index
     except sqlite3.OperationalError as error:
         raise S3buError(
-            f"{index.path}: the index cannot be used ({error})",
+            f"{index.path or 'a copy'}: the index cannot be used ({error})",
             hint="is its disk full, or another program using it? it may be deleted, and is made again",
         ) from error
     except sqlite3.DatabaseError as error:
         index.close()
         aside = f"; moved to {_move_aside(index.path).name}" if index.path else ""
-        raise IndexDamagedError(f"{index.path}: the index is damaged ({error}){aside}", hint="run again") from error
+        message = f"{index.path or 'a copy'}: the index is damaged ({error}){aside}"
+        raise IndexDamagedError(message, hint="run again") from error
     finally:
         index.close()
 
@@ -308,33 +316,31 @@ def open_passing_index(identity: str) -> Index:
     return _made(sqlite3.connect(":memory:", isolation_level=None), identity, None)
 
 
+def open_copied_index(home: Path, identity: str) -> Index:
+    """Return a copy of an index, empty where none can be used; what is written into it ends with it."""
+    path = index_path(home, identity)
+    connection = sqlite3.connect("", isolation_level=None)  # a file without a name, that SQLite takes away itself
+    try:
+        if path.exists() and _fault(path, identity) is None:
+            with contextlib.closing(_raw(path)) as existing:
+                existing.backup(connection)
+        return _made(connection, identity, None)
+    except (sqlite3.Error, OSError) as error:
+        raise S3buError(f"{path}: the index cannot be read ({error})") from error
+
+
 def _prepare_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
     except OSError as error:
         raise S3buError(f"{directory}: no index can be kept there ({error.strerror})") from error
-    kind = _file_system(directory)
+    kind = file_system(os.stat(directory).st_dev)
     if kind in _NETWORK:
         raise S3buError(
             f"{directory}: no index can be kept there, since it lies on a network file system ({kind})",
             hint="set S3BU_HOME to a directory on a local disk",
         )
-
-
-def _file_system(directory: Path) -> str:
-    """Return the kind of file system, as Linux tells it; empty where that cannot be known."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return ""
-    device = os.stat(directory).st_dev
-    wanted = b"%d:%d" % (os.major(device), os.minor(device))
-    for mount in mounts:
-        fields, _, rest = mount.partition(b" - ")
-        if fields.split(b" ")[2] == wanted:
-            return os.fsdecode(rest.split(b" ")[0])
-    return ""
 
 
 def _fault(path: Path, identity: str) -> str | None:

@@ -29,6 +29,7 @@ class Known:
         self._progress = progress
         self._contents: Contents | None = None
         self.has_listed = False
+        self.why_listed = ""
 
     @property
     def contents(self) -> Contents:
@@ -44,12 +45,17 @@ class Known:
 
     def trust(self, state: State) -> None:
         """Go by what the index knows if it may be trusted in this state of the repository, else list."""
-        age = time.time() - float(self._index.fact("listed") or 0)
-        if self._index.fact("state") != _text(state) or not 0 <= age < _LISTED_SECONDS:
-            self.list(state)
+        listed = self._index.fact("listed")
+        if listed is None:
+            self.list(state, why="this machine never listed it, or a run broke off")
+        elif self._index.fact("state") != _text(state):
+            self.list(state, why="something moved below repo/")
+        elif not 0 <= time.time() - float(listed) < _LISTED_SECONDS:
+            self.list(state, why="it was last listed over a week ago")
 
-    def list(self, state: State) -> None:
+    def list(self, state: State, *, why: str) -> None:
         """List `data/`, and know from then on what is there and will not be deleted by what marked it in that state."""
+        self.why_listed = why
         self._progress.phase("listing what is stored")
         marked = self._repository.marked(state)
         connection = self._index.connection

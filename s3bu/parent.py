@@ -38,7 +38,7 @@ class Parents:
     job: str
     label: str
     source: int
-    relist: Callable[[], None]
+    relist: Callable[[str], None]
 
     def newest(self) -> Parent:
         """Take in a newer snapshot made elsewhere, and return the newest.
@@ -50,7 +50,8 @@ class Parents:
         after = parse_manifest_key(known.key) if known else None
         listed = self.repository.manifests(self.job, self.label, since=after)
         if known is None:
-            self.relist()  # no manifest vouches for what the index knows to be stored
+            # No manifest vouches for what the index knows to be stored.
+            self.relist("the index knows no snapshot of the source")
         elif not _stands(known, listed):
             listed = self._let_go_changed()
         errors: list[S3buError] = []
@@ -86,7 +87,7 @@ class Parents:
                     f"{snapshot.key}: gone from the repository, or altered, since it was read; was it meant to be?"
                 )
                 let_go(self.index, snapshot)
-        self.relist()
+        self.relist("snapshots are gone from the repository, or altered")
         return listed
 
     def _taken_in(self, manifest: StoredManifest, errors: list[S3buError]) -> IndexedSnapshot | None:

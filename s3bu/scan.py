@@ -10,16 +10,18 @@ import os
 import pwd
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, Owner, Seen
+from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
+from s3bu.selection import CACHEDIR_TAG, Place, Rule, Selection, Skipped, is_cache
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = {
@@ -54,32 +56,68 @@ def entries(items: Iterable[Regular | Entry | Failure]) -> Iterator[Entry | Fail
 
 @dataclass(slots=True)
 class Left:
-    """What a scan could not take whole: special files by kind, and directories that were excluded by identity."""
+    """What a scan could not take whole: special files by kind, and directories that were excluded by identity.
+
+    `odd` says what is wrong with ignore files.
+    """
 
     special: Counter[str] = field(default_factory=Counter)
     excluded: list[bytes] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Level:
-    """One open directory on the way down: its descriptor, its path with a slash, and what is still to be looked at."""
+    """One open directory on the way down: its descriptor, its path with a slash, and what is still to be looked at.
+
+    `place` are the rules that hold in it, `device` says on which file system it lies.
+    """
 
     descriptor: int
     prefix: bytes
     names: Iterator[tuple[bytes, "os.DirEntry[str]"]]
+    place: Place
+    device: int
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Where a walk to one path ended: at `path`, which is the one that was asked for or a directory above it.
+
+    `item` is what the walk yields there; `rule` what leaves it out or takes it back in, if one does.
+    """
+
+    path: bytes
+    item: Regular | Entry | Failure | None = None
+    rule: Rule | None = None
+    is_there: bool = True
+
+
+def _pass_over(skipped: Skipped) -> None:
+    """Nobody wants to know."""
 
 
 class Scan:
     """One walk of one source.
 
     `excluded` holds the (device, inode) of directories to leave out: the repository itself, when it lies inside the
-    source. `left` fills while the walk goes on.
+    source. `left` fills while the walk goes on, and `tell` is called with each path that is left out, in order too.
     """
 
-    def __init__(self, root: bytes, filters: Filters, *, excluded: frozenset[tuple[int, int]] = frozenset()) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        filters: Filters,
+        *,
+        excluded: frozenset[tuple[int, int]] = frozenset(),
+        tell: Callable[[Skipped], object] = _pass_over,
+    ) -> None:
         self.root = os.path.realpath(root)
         self.left = Left()
+        self._tell = tell
         self._filters = filters
+        self._selection = filters.selection
+        self._has_selection = filters.selection != Selection()
         self._excluded = excluded
         self._levels: list[_Level] = []
 
@@ -102,6 +140,42 @@ class Scan:
                 os.close(level.descriptor)
             self._levels.clear()
 
+    def follow(self, path: bytes) -> "Followed":
+        """Walk to one path, past all others, and return what the walk would make of it.
+
+        The last of `Followed.above` that was not entered is where it ends.
+        """
+        skipped: list[Skipped] = []
+        tell, self._tell = self._tell, skipped.append
+        try:
+            self._enter_root()
+            return self._followed(path, skipped)
+        finally:
+            self._tell = tell
+            for level in self._levels:
+                os.close(level.descriptor)
+            self._levels.clear()
+
+    def _followed(self, path: bytes, skipped: list[Skipped]) -> "Followed":
+        item: Regular | Entry | Failure | None = None
+        above, names = b"", path.split(b"/")
+        for number, name in enumerate(names, 1):
+            above = b"/".join(names[:number])
+            level = self._levels[-1]
+            found = dict(level.names).get(name)
+            if found is None:
+                return Followed(above, is_there=False)
+            item = self._look(level, name, found)
+            if skipped:
+                return Followed(above, rule=skipped[0].rule)
+            if self._levels[-1] is level:
+                break
+        # What lets it in, if a rule does that takes back what another excludes.
+        level = self._levels[-2 if isinstance(item, Entry) and item.kind == DIRECTORY else -1]
+        is_directory = isinstance(item, Entry) and item.kind == DIRECTORY
+        rule = level.place.deciding(above, above.rpartition(b"/")[2], is_directory=is_directory)
+        return Followed(above, item=item, rule=rule, is_there=above == path and item is not None)
+
     def _enter_root(self) -> None:
         try:
             descriptor = os.open(self.root, _DIRECTORY_FLAGS)
@@ -112,19 +186,43 @@ class Scan:
             ) from error
         try:
             names = _list(descriptor)
+            self._check_root(descriptor, names)
         except OSError as error:
             os.close(descriptor)
             raise SourceMissingError(
                 f"{os.fsdecode(self.root)}: the source cannot be listed ({reason(error)})"
             ) from error
-        self._levels.append(_Level(descriptor, b"", iter(names)))
-        item = self._filters.skipping_item(name for name, _ in names)
-        if item is not None:
+        except JobError:
+            os.close(descriptor)
+            raise
+        device = os.fstat(descriptor).st_dev
+        self._levels.append(_Level(descriptor, b"", iter(names), self._selection.top(), device))
+        self._read_ignore_files(names)
+
+    def _check_root(self, descriptor: int, names: "_Names") -> None:
+        """Refuse a source of which nothing would be backed up."""
+        kind = pseudo_file_system(os.fstat(descriptor).st_dev)
+        if kind is not None:
             raise JobError(
-                f"{os.fsdecode(self.root)}: skip_dir_items skips the whole source, since it contains "
-                f"'{os.fsdecode(item)}'",
-                hint="remove that item, or take its name out of skip_dir_items",
+                f"{os.fsdecode(self.root)}: the source is no file system that can be backed up ({kind})",
+                hint="its files are made up by the kernel; take it out of the job",
             )
+        rule = self._rule_of_names(descriptor, names)
+        if rule is not None:
+            raise JobError(
+                f"{os.fsdecode(self.root)}: {rule.key} skips the whole source, since it contains "
+                f"'{os.fsdecode(rule.detail)}'",
+                hint=f"remove that item, or take its name out of {rule.key}"
+                if rule.key == "skip_dir_items"
+                else "remove that file, or take cachedir_tag out of the job",
+            )
+
+    def _read_ignore_files(self, names: "_Names") -> None:
+        """Let the ignore files in the directory that was just entered hold in it."""
+        if self._selection.ignore_files:
+            level = self._levels[-1]
+            found = {name for name, _ in names}
+            level.place = level.place.entered(level.prefix, found, level.descriptor, self.left.odd)
 
     def _look(self, level: _Level, name: bytes, found: "os.DirEntry[str]") -> Regular | Entry | Failure | None:
         path = level.prefix + name
@@ -133,7 +231,11 @@ class Scan:
             kind = stat.S_IFMT(status.st_mode)
             if kind == stat.S_IFDIR:
                 return self._descend(level, name, status)
-            if not self._filters.wants_file(name):
+            rule = self._filters.file_rule(name)
+            if rule is None and self._has_selection:
+                rule = self._selecting_rule(level, name, status)
+            if rule is not None:
+                self._tell(Skipped(path, False, rule))
                 return None
             if kind == stat.S_IFREG:
                 return Regular(path, status)
@@ -142,38 +244,86 @@ class Scan:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return Failure(path, reason(error)) if self._may_be_wanted(level, name, found) else None
+            return self._failure(level, name, found, reason(error))
         self.left.special[_SPECIAL.get(kind, "file of unknown kind")] += 1
         return _special(path, status)
 
-    def _may_be_wanted(self, level: _Level, name: bytes, found: "os.DirEntry[str]") -> bool:
-        """Say whether what could not be looked at concerns anyone, by the kind that the directory tells of it."""
+    def _failure(self, level: _Level, name: bytes, found: "os.DirEntry[str]", error: str) -> Failure | None:
+        """Return the failure of what could not be looked at, unless it is left out anyway.
+
+        What it is shows by what the directory tells of it.
+        """
+        path = level.prefix + name
         try:
-            if found.is_dir(follow_symlinks=False):
-                return self._filters.wants_directory(name, is_top=not level.prefix)
+            is_directory = found.is_dir(follow_symlinks=False)
         except OSError:  # its directory does not tell either
-            return True
-        return self._filters.wants_file(name)
+            return Failure(path, error)
+        rule = (
+            self._filters.directory_rule(name, is_top=not level.prefix)
+            if is_directory
+            else self._filters.file_rule(name)
+        )
+        rule = rule or level.place.excluding(path, name, is_directory=is_directory)
+        if rule is None:
+            return Failure(path, error)
+        self._tell(Skipped(path, is_directory, rule))
+        return None
+
+    def _selecting_rule(self, level: _Level, name: bytes, status: os.stat_result) -> Rule | None:
+        """Return the rule of the selection by which something that is no directory is left out."""
+        rule = level.place.excluding(level.prefix + name, name, is_directory=False)
+        bound = self._selection.max_file_size
+        if rule is None and bound is not None and stat.S_ISREG(status.st_mode) and status.st_size > bound:
+            return Rule("max_file_size", b"%d" % bound)
+        return rule
+
+    def _directory_rule(self, level: _Level, name: bytes, status: os.stat_result) -> Rule | None:
+        """Return the rule by which a directory is left out without being opened."""
+        path = level.prefix + name
+        rule = self._filters.directory_rule(name, is_top=not level.prefix)
+        rule = rule or level.place.excluding(path, name, is_directory=True)
+        if rule is not None:
+            return rule
+        if (status.st_dev, status.st_ino) in self._excluded:
+            self.left.excluded.append(path)
+            return Rule("the repository itself", b"", is_of_job=False)
+        if status.st_dev == level.device:
+            return None
+        if self._selection.is_one_file_system:
+            return Rule("one_file_system", b"", is_of_job=False)
+        kind = pseudo_file_system(status.st_dev)
+        return Rule("pseudo file system", kind.encode(), is_of_job=False) if kind is not None else None
 
     def _descend(self, level: _Level, name: bytes, status: os.stat_result) -> Entry | None:
         path = level.prefix + name
-        if not self._filters.wants_directory(name, is_top=not level.prefix):
-            return None
-        if (status.st_dev, status.st_ino) in self._excluded:
-            self.left.excluded.append(path)
+        rule = self._directory_rule(level, name, status)
+        if rule is not None:
+            self._tell(Skipped(path, True, rule))
             return None
         descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=level.descriptor)
         try:
             names = _list(descriptor)
+            rule = self._rule_of_names(descriptor, names)
         except BaseException:
             os.close(descriptor)
             raise
-        if self._filters.skipping_item(name for name, _ in names) is not None:
+        if rule is not None:
             os.close(descriptor)
+            self._tell(Skipped(path, True, rule))
             return None
-        self._levels.append(_Level(descriptor, path + b"/", iter(names)))
+        self._levels.append(_Level(descriptor, path + b"/", iter(names), level.place, status.st_dev))
+        self._read_ignore_files(names)
         owner = owner_of(status.st_uid, status.st_gid)
         return Entry(path, DIRECTORY, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", b"", owner)
+
+    def _rule_of_names(self, descriptor: int, names: "_Names") -> Rule | None:
+        """Return the rule by which a directory is left out for what lies in it."""
+        item = self._filters.skipping_item(name for name, _ in names)
+        if item is not None:
+            return Rule("skip_dir_items", item, is_of_job=False)
+        if self._selection.has_cachedir_tag and any(name == CACHEDIR_TAG for name, _ in names) and is_cache(descriptor):
+            return Rule("cachedir_tag", CACHEDIR_TAG, is_of_job=False)
+        return None
 
     def _read_link(self, level: _Level, name: bytes, status: os.stat_result) -> Entry:
         target = os.readlink(name, dir_fd=level.descriptor)
@@ -192,7 +342,11 @@ def _special(path: bytes, status: os.stat_result) -> Entry | None:
     return Entry(path, SPECIAL, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", target, owner)
 
 
-def _list(descriptor: int) -> list[tuple[bytes, "os.DirEntry[str]"]]:
+_Names: TypeAlias = "list[tuple[bytes, os.DirEntry[str]]]"
+"""What a directory holds, in order."""
+
+
+def _list(descriptor: int) -> _Names:
     with os.scandir(descriptor) as listing:
         return sorted(((os.fsencode(found.name), found) for found in listing), key=itemgetter(0))
 

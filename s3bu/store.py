@@ -35,6 +35,8 @@ _SILENT = Silent()
 
 BYTES_IN_FLIGHT = 128 * 1024 * 1024
 WORKERS = 8
+_HEADER_BOUND = 4096
+"""What age writes at most for one recipient."""
 _METADATA = {"s3bu-encrypt": "age", "s3bu-encrypt-version": "001"}
 _COMPRESSED = _METADATA | {"s3bu-compress": "gzip", "s3bu-compress-version": "001"}
 
@@ -231,7 +233,7 @@ class Store:
     def _upload(self, source: "_Source", entry: Entry) -> int:
         is_packed = self._is_compressing and is_worth_compressing(source.sample())
         plain = source.again(self._progress)
-        bound = _encrypted_bound(source.nbytes, len(self._recipients))
+        bound = object_bound(source.nbytes, _HEADER_BOUND * (len(self._recipients) + 1))
         create = self._wants_create(entry.hash)
         metadata = _COMPRESSED if is_packed else _METADATA
         with (
@@ -378,6 +380,6 @@ class _Counted:
         self._upload.flush()
 
 
-def _encrypted_bound(nbytes: int, recipients: int) -> int:
-    """Return an upper bound for the object of a content: age's chunks and header, and gzip that fails to pack."""
-    return nbytes + nbytes // 1000 + 16 * (nbytes // 65536 + 2) + 4096 * (recipients + 1)
+def object_bound(nbytes: int, header: int) -> int:
+    """Return an upper bound for the object of a content: age's header and chunks, and gzip that fails to pack."""
+    return nbytes + nbytes // 1000 + 16 * (nbytes // 65536 + 2) + header

@@ -40,6 +40,8 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     write_file(scene.source / "copy", "odd")
     write_file(scene.source / f"secret{odd}", "unreadable").chmod(0)
     os.symlink(odd, scene.source / "odd link")
+    yield say("summary of plan", "plan", repository, job)
+    yield say("", "plan", repository, job, "--explain", odd)
     with without_override():
         yield say("summary of backup", "backup", repository, job, "-v")
     yield say("", "backup", repository, write_file(target.parent / "gone.yml", "sources:\n- {path: /no, label: no}\n"))

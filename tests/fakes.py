@@ -37,6 +37,7 @@ from s3bu.progress import Change, Failure, Silent
 from s3bu.remembered import Remembered
 from s3bu.repository import Repository, Snapshot, layout
 from s3bu.repository.layout import ManifestKey
+from s3bu.storage import ObjectStat
 from s3bu.storage.memory import MemoryStorage, MemoryUpload, StoredObject
 
 SECOND = 1_000_000_000
@@ -107,13 +108,16 @@ class Listener:
 class RoughStorage(MemoryStorage):
     """A storage in memory that strikes: `before` is called with the key of each object about to be sent or read.
 
-    What it raises is what the request raises. `puts` are the keys that were sent whole; `bounds` what each writer was
+    What it raises is what the request raises. `puts` are the keys that were sent whole, `reads` those that were opened,
+    `lists` the prefixes that were listed; `bounds` what each writer was
     told of its length.
     """
 
     def __init__(self) -> None:
         super().__init__("rough")
         self.puts: list[str] = []
+        self.reads: list[str] = []
+        self.lists: list[str] = []
         self.bounds: dict[str, int] = {}
         self.before_send: Callable[[str], None] = lambda key: None
         self.before_read: Callable[[str], None] = lambda key: None
@@ -129,7 +133,12 @@ class RoughStorage(MemoryStorage):
         self.before_send(key)
         return super().writer(key, nbytes, metadata, create=create)
 
+    def list(self, prefix: str, *, after: str = "") -> Iterator[ObjectStat]:
+        self.lists.append(prefix)
+        return super().list(prefix, after=after)
+
     def open(self, key: str, *, start: int = 0):  # type: ignore[no-untyped-def]
+        self.reads.append(key)
         self.before_read(key)
         return super().open(key, start=start)
 

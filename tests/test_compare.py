@@ -170,7 +170,7 @@ PREVIOUS = file_entry(b"x", b"content")
 
 
 def test_a_file_of_the_same_size_and_time_is_unmodified() -> None:
-    assert only(FOUND, PREVIOUS) == (UNMODIFIED, PREVIOUS, PREVIOUS)
+    assert only(FOUND, PREVIOUS) == Difference(UNMODIFIED, PREVIOUS, PREVIOUS)
 
 
 def test_a_fraction_of_a_second_is_no_change_as_manifests_have_none() -> None:
@@ -202,12 +202,13 @@ def test_an_mtime_of_zero_is_never_trusted() -> None:
 
 
 def test_an_entry_that_the_original_could_not_read_is_read_again() -> None:
-    assert only(FOUND, PREVIOUS._replace(hash="")) == (CHANGED, FOUND, PREVIOUS._replace(hash=""))
+    unread = PREVIOUS._replace(hash="")
+    assert only(FOUND, unread) == Difference(CHANGED, FOUND, unread, "never read")
 
 
 def test_a_new_mode_alone_needs_no_reading() -> None:
     difference = only(FOUND._replace(mode=0o600), PREVIOUS)
-    assert difference == (CHANGED, FOUND._replace(mode=0o600, hash=PREVIOUS.hash), PREVIOUS)
+    assert difference == Difference(CHANGED, FOUND._replace(mode=0o600, hash=PREVIOUS.hash), PREVIOUS, "mode")
 
 
 def test_rehash_trusts_nothing() -> None:
@@ -241,7 +242,8 @@ def test_carried_files_have_an_mtime_of_zero_and_directories_stay_as_they_were()
 
 def test_the_time_of_a_directory_alone_is_no_change() -> None:
     directory = Entry(b"d", DIRECTORY, 0, 5, 0o755, owner=OWNER)
-    assert only(directory._replace(mtime_ns=6), directory) == (UNMODIFIED, directory._replace(mtime_ns=6), directory)
+    later = directory._replace(mtime_ns=6)
+    assert only(later, directory) == Difference(UNMODIFIED, later, directory)
 
 
 @pytest.mark.parametrize("change", [{"mode": 0o700}, {"owner": Owner(2, 2, "b", "b")}])

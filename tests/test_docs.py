@@ -184,7 +184,7 @@ def subclasses(kind: type[errors.S3buError]) -> Iterator[type[errors.S3buError]]
 
 def test_the_table_of_exit_codes_has_those_of_the_errors() -> None:
     documented = {int(code) for row in cells(section("Exit codes")) for code in re.findall(r"\d+", row[0])}
-    assert documented == {error.exit_code for error in subclasses(errors.S3buError)} | INTERRUPTED | {0, 3}
+    assert documented == {error.exit_code for error in subclasses(errors.S3buError)} | INTERRUPTED | {0, 3, 4}
 
 
 def test_messages_that_operations_explains_are_messages_of_the_program() -> None:
@@ -292,6 +292,7 @@ def test_the_policies_allow_what_they_are_for_and_no_more(
     assert by("owner", "job", "upload", "my-bucket", "home", job).code == 0
     assert by("backup", "backup", "my-bucket", "home").code == 0
     assert by("backup", "restore", "my-bucket", "home/src", tmp_path / "denied").code == 1
+    assert by("restore", "plan", "my-bucket", "home").code == 0
     assert by("restore", "restore", "my-bucket", "home/src", tmp_path / "restored").code == 0
     assert (tmp_path / "restored" / "large").read_bytes() == (source / "large").read_bytes()
     write_file(source / "small", "changed")

@@ -14,7 +14,7 @@ from s3bu.job import Job, check_job_name, load_job_file, parse_job
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "jobs").glob("*.yml"))
 DOCUMENT = (ROOT / "docs" / "jobs.md").read_text()
-FILTER_KEYS = [field.name for field in fields(Filters) if field.init]
+FILTER_KEYS = [field.name for field in fields(Filters) if field.init and field.name != "selection"]
 
 
 def blocks(language: str) -> list[str]:

@@ -293,7 +293,7 @@ sources:
 exclude_extension: [bak]
 skip_dirs: []
 s3bu:
-  retries: 3
+  colour: red
 """
     rule = "1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-', and neither '.' nor '-' first"
     assert problems_of(text) == (
@@ -303,7 +303,7 @@ s3bu:
         "job.yml:5: unknown key 'lable', did you mean 'label'",
         "job.yml:6: unknown key 'exclude_extension', did you mean 'exclude_extensions'",
         "job.yml:7: key 'skip_dirs' stands on line 1 already",
-        "job.yml:9: unknown key 'retries'",
+        "job.yml:9: unknown key 'colour'",
     )
 
 
@@ -315,8 +315,8 @@ def test_the_error_counts_its_problems() -> None:
 
 
 def test_unknown_keys_of_an_old_job_are_only_warned_of() -> None:
-    job = parse("name: x\n" + ONE_SOURCE + "s3bu: {retries: 3}\n", strict=False)
-    assert job.warnings == ("job.yml:1: unknown key 'name'", "job.yml:3: unknown key 'retries'")
+    job = parse("name: x\n" + ONE_SOURCE + "s3bu: {colour: red}\n", strict=False)
+    assert job.warnings == ("job.yml:1: unknown key 'name'", "job.yml:3: unknown key 'colour'")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from s3bu.cli.backup import backup
 from s3bu.cli.index import index
 from s3bu.cli.job import job
 from s3bu.cli.keys import init, keys
+from s3bu.cli.plan import plan
 from s3bu.cli.query import query
 from s3bu.cli.restore import download, restore
 from s3bu.cli.search import diff, du, find, history
@@ -35,7 +36,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, verify, download):
+for command in (init, backup, plan, restore, snapshots, ls, find, history, diff, du, query, verify, download):
     app.command(command)
 app.command(job)
 app.command(index)

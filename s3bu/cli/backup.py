@@ -30,6 +30,7 @@ def backup(
     full_scan: Annotated[bool, Parameter(negative="")] = False,
     rehash: Annotated[bool, Parameter(negative="")] = False,
     accept_deletions: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
     """Back up the sources of a job.
@@ -43,6 +44,7 @@ def backup(
       s3bu backup my-bucket home
       s3bu backup my-bucket server etc -c
       s3bu backup --init ./repository home.yml
+      s3bu backup my-bucket home --dry-run
 
     Parameters
     ----------
@@ -61,12 +63,17 @@ def backup(
     rehash
         read every file, also those that look unmodified
     accept_deletions
-        publish even if more than half of the files vanished
+        publish even if more than half of the files vanished, or changed
+    dry_run
+        only show what it would do, as `s3bu plan` does
     """
     from s3bu.backup import Options  # noqa: PLC0415 - start-up counts
     from s3bu.cli.keys import run_init  # noqa: PLC0415
+    from s3bu.cli.plan import tell_plans  # noqa: PLC0415 - it takes what is here
     from s3bu.index import IndexDamagedError  # noqa: PLC0415
 
+    if dry_run and init:
+        raise UsageError("--dry-run makes nothing, and --init would", hint="leave out one of them")
     options = Options(
         host=platform.node(),
         is_compressing=compress,
@@ -76,6 +83,8 @@ def backup(
         is_full=full_scan,
     )
     with open_repository(repository, common) as opened, common.console() as console:
+        if dry_run:
+            return tell_plans(opened, job, label, options, console, tells_something=False)
         if is_job_file(job):
             _ = load_job(opened, job)  # before anything is made for a job that cannot be used
         if init:
@@ -103,12 +112,13 @@ def _run(
         job, warnings = load_job(repository, text, index)
         for warning in warnings:
             console.warning(warning)
-        sources = _chosen(job, label)
+        sources = chosen_sources(job, label)
         with hold(default_home(os.environ), repository.storage.identity, job.name, console):
             return job.name, run(repository, index, job, sources, options, console)
 
 
-def _chosen(job: "Job", label: str | None) -> tuple["Source", ...]:
+def chosen_sources(job: "Job", label: str | None) -> tuple["Source", ...]:
+    """Return the sources of a job, or the one of a label."""
     if label is None:
         return job.sources
     chosen = tuple(source for source in job.sources if source.label == label)

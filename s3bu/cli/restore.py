@@ -69,7 +69,8 @@ def restore(
     overwrite
         replace files and links that differ
     check
-        write nothing, only check that all could be restored
+        write nothing, only show what would be written, overwritten and left, what it takes, and whether all could
+        be restored
     where
         only entries of the snapshot for which this SQL condition holds, over the columns of the view entries
     all_versions
@@ -87,7 +88,10 @@ def restore(
         key, plan = _plan(opened, wanted, console)
         console.note(f"restoring {key}")
         if check:
-            return _check(opened, key, plan, console)
+            from s3bu.cli.outlook import Into, tell_outlook  # noqa: PLC0415 - start-up counts
+
+            into = Into(os.fsencode(destination), is_filled_fine=force or overwrite, overwrites=overwrite)
+            return tell_outlook(opened, _planned(key, plan), plan, into, console)
         if wanted.is_query:
             _leave_out_lost(opened, plan, console)
         target = Target(
@@ -198,21 +202,6 @@ def _leave_out_lost(repository: "Repository", plan: "Plan", console: Console) ->
 
     console.phase("checking what is stored")
     leave_out(plan, check(repository, plan))
-
-
-def _check(repository: "Repository", key: str, plan: "Plan", console: Console) -> int:
-    from s3bu.restore.stored import check  # noqa: PLC0415 - start-up counts
-
-    console.phase("checking what is stored")
-    failures = check(repository, plan)
-    console.finish()
-    for failure in failures:
-        console.failure(failure)
-    size = f"{counted(len(plan.files), 'file')}, {format_nbytes(plan.nbytes)}"
-    links = f"{counted(len(plan.links), 'link')}, {counted(len(plan.directories), 'directory')}"
-    line = f"would restore {size}, {links}; {counted(len(failures), 'path')} cannot come back"
-    console.summary({**_planned(key, plan), "failed": len(failures), "dry_run": True}, line)
-    return 3 if failures else 0
 
 
 def _planned(key: str, plan: "Plan") -> dict[str, object]:

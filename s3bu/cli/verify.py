@@ -39,7 +39,7 @@ def verify(
     max_age: str | None = None,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Check that every snapshot can come back: by size, or by reading."""
+    """Check that every snapshot can come back: by size, or by reading.
 
     By one listing of all objects; contents are read with --read-data alone. Names the paths and snapshots that
     something is wrong with, and the newest snapshot that is whole. Exit codes: 0 sound, 1 something is damaged,

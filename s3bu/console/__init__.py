@@ -49,7 +49,9 @@ class Table:
 
 
 class Console(Progress, Protocol):
-    """Where a command says what it has to say."""
+    """Where a command says what it has to say; `lists_all`: it takes however many rows there are, ungrouped."""
+
+    lists_all: bool
 
     def __enter__(self) -> "Console":
         """Enter a block at whose end nothing moves any more."""

@@ -25,6 +25,7 @@ class JsonConsole:
 
     def __init__(self, style: Style) -> None:
         self.wants_changes = style.is_verbose
+        self.lists_all = True
         self._has_status = style.has_progress and not style.is_quiet
         self._lock = threading.Lock()
         self._began = self._spoke = time.monotonic()

@@ -23,7 +23,7 @@ class PersonConsole:
     def __init__(self, style: Style = _SILENT, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._is_quiet = style.is_quiet
-        self.wants_changes = style.is_verbose
+        self.wants_changes = self.lists_all = style.is_verbose
         self._has_bars = self._stream.isatty() and style.has_progress and not style.is_quiet
         self._has_lines = style.has_progress and not style.is_quiet
         self._bars: list[Any] = []

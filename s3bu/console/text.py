@@ -40,6 +40,13 @@ def format_nbytes(nbytes: int) -> str:
     return f"{nbytes} B" if unit == "B" else f"{size:,.1f} {unit}"
 
 
+def format_dollars(amount: float) -> str:
+    """Return a price for a person: `$12.50`, `$0.0031`, `less than $0.0001`."""
+    if 0 < amount < 0.0001:
+        return "less than $0.0001"
+    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: `1 file`, `1,234 files`, `2 directories`."""
     if number == 1:

@@ -9,13 +9,16 @@ import os
 import posixpath
 import re
 import stat
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from s3bu.errors import JobError, UsageError
 from s3bu.filters import Filters
-from s3bu.job.nodes import SIZE_BOUND, Findings, Listing, Mapping, Node, Scalar, is_nothing, shown
+from s3bu.job import nodes
+from s3bu.job.nodes import SIZE_BOUND, Findings, Listing, Node, Scalar, is_nothing, items_of, keys_of, names_of, shown
+from s3bu.job.own import OWN_KEYS, read_prices, read_selection
+from s3bu.selection import Selection
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _NAME_RULE = "1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-', and neither '.' nor '-' first"
@@ -36,12 +39,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that can be run; `warnings` holds a line for each thing in it that has no effect or looks odd."""
+    """A job that can be run; `warnings` holds a line for each thing in it that has no effect or looks odd.
+
+    `prices` are those that take the place of the list's, in dollars.
+    """
 
     name: str
     sources: tuple[Source, ...]
     filters: Filters
     warnings: tuple[str, ...]
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_job_name(name: str) -> None:
@@ -87,15 +94,16 @@ def parse_job(text: bytes, *, name: str, origin: str, strict: bool, directory: P
 
     findings = Findings(origin, strict)
     root = read_document(text, findings)
-    keys = _keys_of(root, "a job", _JOB_KEYS, findings)
-    if not (is_nothing(root) or isinstance(root, Mapping)):
+    keys = keys_of(root, "a job", _JOB_KEYS, findings)
+    if not (is_nothing(root) or isinstance(root, nodes.Mapping)):
         raise findings.error()
     sources = _read_sources(keys.get("sources"), findings, directory)
-    filters = _read_filters(keys, findings)
-    _keys_of(keys.get("s3bu"), "'s3bu'", (), findings)
+    own = keys_of(keys.get("s3bu"), "'s3bu'", OWN_KEYS, findings)
+    filters = _read_filters(keys, read_selection(own, findings), findings)
+    prices = read_prices(own, findings)
     if findings.problems:
         raise findings.error()
-    return Job(name, sources, filters, findings.lines(findings.warnings))
+    return Job(name, sources, filters, findings.lines(findings.warnings), prices)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -103,43 +111,15 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _keys_of(node: Node | None, what: str, known: tuple[str, ...], findings: Findings) -> dict[str, Node]:
-    """Return the values of a mapping, having noted the unknown keys in it."""
-    if node is None or is_nothing(node):
-        return {}
-    if not isinstance(node, Mapping):
-        findings.problem(node.line, f"{what} must be a mapping, lines of 'key: value'")
-        return {}
-    for key, line in node.key_lines.items():
-        if key not in known:
-            close = get_close_matches(key[:64].lower(), known, 1)
-            advice = f", did you mean {close[0]!r}" if close else ""
-            findings.doubt(line, f"unknown key {shown(key)}{advice}")
-    return node.values
-
-
-def _items_of(node: Node | None, key: str, findings: Findings) -> tuple[Node, ...]:
-    """Return the items of a list, without those that are nothing."""
-    if node is None or is_nothing(node):
-        return ()
-    if not isinstance(node, Listing):
-        findings.problem(node.line, f"{key!r} must be a list, each item on a line of its own after '- '")
-        return ()
-    for item in node.items:
-        if is_nothing(item):
-            findings.doubt(item.line, f"an item of {key!r} is empty; one that is spelled ~ or null needs quotes")
-    return tuple(item for item in node.items if not is_nothing(item))
-
-
 def _read_sources(node: Node | None, findings: Findings, directory: Path | None) -> tuple[Source, ...]:
-    items = _items_of(node, "sources", findings)
+    items = items_of(node, "sources", findings)
     if is_nothing(node) or (isinstance(node, Listing) and not items):
         findings.problem(node.line if node else 1, "no sources; a job names at least one below 'sources'")
     sources = []
     label_lines: dict[str, int] = {}
     for item in items:
-        keys = _keys_of(item, "a source", _SOURCE_KEYS, findings)
-        if isinstance(item, Mapping):
+        keys = keys_of(item, "a source", _SOURCE_KEYS, findings)
+        if isinstance(item, nodes.Mapping):
             label = _required(keys, "label", item.line, findings)
             path = _required(keys, "path", item.line, findings)
             _check_label(label, label_lines, findings)
@@ -200,25 +180,15 @@ def _joined(directory: Path, relative: bytes, line: int, findings: Findings) -> 
         return relative
 
 
-def _read_filters(keys: dict[str, Node], findings: Findings) -> Filters:
-    names = {key: _names_of(keys.get(key), key, findings) for key in _JOB_KEYS[1:-1]}
+def _read_filters(keys: dict[str, Node], selection: Selection, findings: Findings) -> Filters:
+    names = {key: names_of(keys.get(key), key, findings) for key in _JOB_KEYS[1:-1]}
     for key in _EXTENSIONS:
         _check_extensions(names[key], key, findings)
     for key in _DIRECTORIES:
         _check_directories(names[key], key, findings)
     names["skip_dir_items"] = [_checked_skip_item(item, findings) for item in names["skip_dir_items"]]
-    return Filters(**{key: tuple(text.encode() for _, text in items) for key, items in names.items()})
-
-
-def _names_of(node: Node | None, key: str, findings: Findings) -> list[tuple[int, str]]:
-    """Return the strings of a list, each with its line."""
-    names = []
-    for item in _items_of(node, key, findings):
-        if isinstance(item, Scalar):
-            names.append((item.line, item.text or ""))
-        else:
-            findings.problem(item.line, f"an item of {key!r} must be a single text")
-    return names
+    lists = {key: tuple(text.encode() for _, text in items) for key, items in names.items()}
+    return Filters(**lists, selection=selection)
 
 
 def _check_extensions(items: list[tuple[int, str]], key: str, findings: Findings) -> None:

@@ -1,6 +1,7 @@
 """What a job's document is made of, each part with its line, and what was found wrong with it."""
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import NoReturn
 
 from s3bu.errors import JobError
@@ -80,3 +81,42 @@ class Findings:
         """Return all problems as one error."""
         count = len(self.problems)
         return JobError(f"{self.origin}: {count:,} problem{'' if count == 1 else 's'}", self.lines(self.problems))
+
+
+def keys_of(node: Node | None, what: str, known: tuple[str, ...], findings: Findings) -> dict[str, Node]:
+    """Return the values of a mapping, having noted the unknown keys in it."""
+    if node is None or is_nothing(node):
+        return {}
+    if not isinstance(node, Mapping):
+        findings.problem(node.line, f"{what} must be a mapping, lines of 'key: value'")
+        return {}
+    for key, line in node.key_lines.items():
+        if key not in known:
+            close = get_close_matches(key[:64].lower(), known, 1)
+            advice = f", did you mean {close[0]!r}" if close else ""
+            findings.doubt(line, f"unknown key {shown(key)}{advice}")
+    return node.values
+
+
+def items_of(node: Node | None, key: str, findings: Findings) -> tuple[Node, ...]:
+    """Return the items of a list, without those that are nothing."""
+    if node is None or is_nothing(node):
+        return ()
+    if not isinstance(node, Listing):
+        findings.problem(node.line, f"{key!r} must be a list, each item on a line of its own after '- '")
+        return ()
+    for item in node.items:
+        if is_nothing(item):
+            findings.doubt(item.line, f"an item of {key!r} is empty; one that is spelled ~ or null needs quotes")
+    return tuple(item for item in node.items if not is_nothing(item))
+
+
+def names_of(node: Node | None, key: str, findings: Findings) -> list[tuple[int, str]]:
+    """Return the strings of a list, each with its line."""
+    names = []
+    for item in items_of(node, key, findings):
+        if isinstance(item, Scalar):
+            names.append((item.line, item.text or ""))
+        else:
+            findings.problem(item.line, f"an item of {key!r} must be a single text")
+    return names

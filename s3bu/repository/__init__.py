@@ -121,11 +121,11 @@ class Repository:
         except UnicodeDecodeError as error:
             raise IntegrityError(f"{key}: not text") from error
 
-    def pinned_recipients(self) -> RecipientSet:
+    def pinned_recipients(self, *, pins: bool = True) -> RecipientSet:
         """Return the recipients if they are those that this machine accepted; the first ones it sees it pins."""
         recipients = self.recipients()
         recipients.check_pin(self.remembered.facts.recipients, self.storage.url)
-        if self.remembered.facts.recipients is None:
+        if pins and self.remembered.facts.recipients is None:
             self.remembered.pin_recipients(recipients.fingerprint)
         return recipients
 

@@ -13,6 +13,11 @@ _LOOKED_UP_BOUND = 50
 
 def check(repository: Repository, plan: Plan) -> list[Failure]:
     """Return what could not be restored now: contents that are gone, archived or cut, by one listing."""
+    return look_up(repository, plan)[0]
+
+
+def look_up(repository: Repository, plan: Plan) -> tuple[list[Failure], dict[str, ObjectStat]]:
+    """Return the same, and the objects of the contents that are there, by hash."""
     need_identities(repository, plan)
     objects = _objects(repository, {entry.hash for entry in plan.files})
     faults: dict[tuple[str, int], str | None] = {}
@@ -20,7 +25,7 @@ def check(repository: Repository, plan: Plan) -> list[Failure]:
         if (entry.hash, entry.nbytes) not in faults:
             faults[entry.hash, entry.nbytes] = _fault(repository, entry, objects.get(entry.hash))
     checked = ((entry.path, faults[entry.hash, entry.nbytes]) for entry in plan.files)
-    return [*plan.failures, *(Failure(path, fault) for path, fault in checked if fault)]
+    return [*plan.failures, *(Failure(path, fault) for path, fault in checked if fault)], objects
 
 
 def leave_out(plan: Plan, failures: list[Failure]) -> None:

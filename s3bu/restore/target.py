@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from s3bu.errors import S3buError, UsageError
-from s3bu.manifest import Entry
+from s3bu.manifest import FILE, Entry
 from s3bu.rooted import Root
 from s3bu.scan import reason
 
+WRITE, OVERWRITE, LEFT = "write", "overwrite", "left"
+"""What would become of a path: nothing is there, something else is, or it is right already."""
 _FATAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _CHUNK = 1024 * 1024
 _UNNAMED_MODE = 0o755
@@ -71,6 +73,13 @@ class Target:
         self._overwrites = overwrites
         self._mode_mask = mode_mask
         self.root = _open_root(path, is_filled_fine=is_filled_fine or overwrites)
+
+    @classmethod
+    def look(cls, path: bytes, *, overwrites: bool) -> "Target | None":
+        """Return the directory to be looked at alone, or `None` where there is none yet."""
+        if not os.path.lexists(path):
+            return None
+        return cls(path, is_filled_fine=True, overwrites=overwrites, mode_mask=0o777)
 
     def __enter__(self) -> "Target":
         """Enter a block at whose end the directory is let go of."""
@@ -127,6 +136,24 @@ class Target:
         if not self._overwrites:
             raise TakenError("a file with other content is there already; -o overwrites it")
         return False
+
+    def fate(self, entry: Entry) -> str:
+        """Say what writing a file or link would do, without doing it; `TakenError` where it would be refused."""
+        parent, _, name = entry.path.rpartition(b"/")
+        try:
+            with self.root.directory(parent) as directory:
+                os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if entry.kind != FILE and _is_link_to(directory, name, entry.target):
+                    return LEFT
+        except FileNotFoundError:
+            return WRITE
+        if entry.kind == FILE and self._has_file(entry.path):
+            with open(self.root.open_file(entry.path), "rb") as file:
+                if os.fstat(file.fileno()).st_size == entry.nbytes and _hash(file.fileno()) == entry.hash:
+                    return LEFT
+        if not self._overwrites:
+            raise TakenError("something else is there already; -o overwrites it")
+        return OVERWRITE
 
     def _drop_second_name(self, path: bytes, status: os.stat_result) -> None:
         """Remove the temporary name of a file, if it has one: a restore was killed when it had just got its own."""

@@ -183,4 +183,4 @@ def _judge(files: Files, entry: Entry, trust: Trust) -> str:
         os.close(descriptor)
     if digest.hexdigest() == entry.hash:
         return _SAME
-    return _DIFFERS if found == after and trust.holds(found, entry) else _CHANGED
+    return _DIFFERS if found == after and trust.doubt(found, entry) is None else _CHANGED

@@ -9,32 +9,31 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from s3bu.compare import CHANGED, NEW, REMOVED, Difference, Trust, compare
-from s3bu.draft import FAILED, RACY_NS, Draft
+from s3bu.backup.deciding import Decision, Ground, decide
+from s3bu.draft import FAILED, Draft
 from s3bu.errors import JobError, S3buError, StorageError
+from s3bu.guard import CHANGED, VANISHED
 from s3bu.history import keep_seen
 from s3bu.index import Index
 from s3bu.job import Job, Source
-from s3bu.known import Known
-from s3bu.parent import Parent, Parents
 from s3bu.progress import Failure, Progress
-from s3bu.publish import Publisher, written
-from s3bu.repository import Repository, layout
+from s3bu.publish import Publisher
+from s3bu.repository import Repository
 from s3bu.repository.layout import ManifestKey
-from s3bu.repository.state import State
 from s3bu.rooted import Root
-from s3bu.scan import Left, Scan, SourceMissingError, entries, reason
-from s3bu.spans import Unmodified, compare_spans, renew
+from s3bu.scan import Left, SourceMissingError, reason
+from s3bu.spans import renew
 from s3bu.store import Gone, Result, Store, Stored
 
-_OLDEST_UNCHANGED = timedelta(days=7)
-"""A source without changes still gets a snapshot this often, so that one can see that it is backed up."""
-_FEWEST_GUARDED = 100
 _LOOKS = 5
 """How often a run looks whether a prune moved anything before it gives up; prunes are days apart."""
 _KEPT_AT_ONCE = 500
+_HINTS = {
+    VANISHED: "is the disk mounted? if they are meant to be gone, run again",
+    CHANGED: "did you change them? if not, find out what did before anything else; if so, run again",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class Outcome:
 
 
 class DeletionsRefusedError(S3buError):
-    """More than half of a source vanished at once, which is more often an unmounted disk than a wish."""
+    """More than half of a source vanished or changed at once, which is more often an accident than a wish."""
 
 
 def run(
@@ -92,63 +91,12 @@ def run(
     return [_back_up(shared, source) for source in sources]
 
 
-class _Run:
-    """What the sources of one run share."""
+class _Run(Ground):
+    """What the sources of one run share, and what stores their contents."""
 
     def __init__(self, repository: Repository, index: Index, job: Job, options: Options, progress: Progress) -> None:
-        self.repository = repository
-        self.index = index
-        self.job = job
-        self.options = options
-        self.progress = progress
-        self.known = Known(repository, index, progress)
-        self.state = State({})
+        super().__init__(repository, index, job, options, progress)
         self._store: Store | None = None
-
-    def begin(self) -> None:
-        """Look at the state of the repository, and decide what of the index's knowledge of it may be trusted."""
-        self.state = self.repository.state()
-        self.begin_recipients()
-        self.repository.probe(self.job.name)
-        if self.options.is_full:
-            self.known.list(self.state)
-        else:
-            self.known.trust(self.state)
-
-    def begin_recipients(self) -> None:
-        """Check the recipients against the accepted ones, unless nothing moved since that was done."""
-        if self.index.fact("recipients") != self._recipients_seen():
-            self._accept_recipients()
-
-    def _recipients_seen(self) -> str:
-        """Return what says that the recipients are those that were last found to be the accepted ones."""
-        etags = dict(self.state.etags)
-        found = [etags.get(key) for key in (layout.RECIPIENTS, layout.FURTHER_RECIPIENTS)]
-        return f"{self.repository.remembered.facts.recipients} {found}"
-
-    def _accept_recipients(self) -> None:
-        is_first_contact = self.repository.remembered.facts.recipients is None
-        recipients = self.repository.pinned_recipients()
-        if is_first_contact:
-            self.progress.note(
-                f"accepted the recipients {recipients.fingerprint}, as this machine sees them for the first time"
-            )
-        self.index.keep_fact("recipients", self._recipients_seen())
-
-    def relist(self) -> None:
-        """List what is stored, unless this run did already."""
-        if not self.known.has_listed:
-            self.known.list(self.state)
-
-    def has_moved(self) -> bool:
-        """Say whether a prune changed the state since the last look; if so, what is stored is listed again."""
-        state = self.repository.state()
-        if state == self.state:
-            return False
-        self.known.list(state)
-        self.state = state
-        self.begin_recipients()
-        return True
 
     @property
     def store(self) -> Store:
@@ -189,88 +137,35 @@ class _Backup:
         self._source = source
         self._outcome = outcome
         self._index = shared.index
-        self._number = shared.index.source(shared.job.name, source.label)
-        self._scanned_ns = 0
-        self._parents = Parents(
-            shared.repository,
-            shared.index,
-            shared.known,
-            shared.progress,
-            shared.job.name,
-            source.label,
-            self._number,
-            shared.relist,
-        )
-        self._parent = Parent(None, has_broken=False)
 
     def run(self) -> None:
-        self._parent = self._parents.newest()
-        scan = self._scan()
-        self._outcome.left = scan.left
-        draft = self._compare(scan)
-        self._guard(draft)
-        self._store(scan.root, draft)
-        self._guard(draft)
+        decision = decide(self._shared, self._source)
+        root, draft = decision.scan.root, decision.draft
+        self._outcome.left = decision.scan.left
+        self._guard(decision)
+        self._store(root, draft)
+        self._guard(decision)
         draft.settle(self._shared.reasons)
-        if self._parent.has_broken or self._is_worth_publishing(draft):
-            self._confirm(scan.root, draft)
+        if decision.news(draft.counts()):
+            self._confirm(decision)
             self._report(draft)
-            self._publish(draft)
+            self._publish(decision)
         else:
             self._report(draft)
-            keep_seen(self._index, self._number, draft.seen())
-            renew(self._index, self._number)
+            keep_seen(self._index, decision.number, draft.seen())
+            renew(self._index, decision.number)
         if not self._outcome.failures:
-            self._shared.known.keep_checked(self._number)
+            self._shared.known.keep_checked(decision.number)
 
-    # --- what differs
-
-    def _scan(self) -> Scan:
-        self._scanned_ns = time.time_ns()
-        return Scan(self._source.path, self._shared.job.filters, excluded=self._shared.options.excluded)
-
-    def _compare(self, scan: Scan) -> Draft:
-        shared, parent = self._shared, self._parent.snapshot
-        absent = self._absent()
-        shared.progress.phase(f"scanning {os.fsdecode(scan.root)}")
-        before_ns = parent.created_us // 1_000_000 * 1_000_000_000 - RACY_NS if parent else 0
-        trust = Trust(before_ns, shared.options.is_rehash)
-        draft = Draft(self._index, self._number, self._scanned_ns, shared.known.is_stored)
-        draft.fill(self._differences(scan, trust, absent), absent, shared.progress)
-        return draft
-
-    def _differences(self, scan: Scan, trust: Trust, absent: set[bytes]) -> Iterator[Unmodified | Difference | Failure]:
-        if absent or trust.is_rehash:
-            return compare(entries(scan), self._index.currents(self._number), trust)
-        return compare_spans(self._index, self._number, scan, trust)
-
-    def _absent(self) -> set[bytes]:
-        """Return the files whose content is gone: what the index does not know is looked for before it is doubted."""
-        absent = self._shared.known.absent(self._number)
-        if absent and not self._shared.known.has_listed:
-            self._shared.relist()
-            absent = self._shared.known.absent(self._number)
-        return absent
-
-    def _guard(self, draft: Draft) -> None:
-        """Refuse to go on when more than half of at least a hundred files vanished since this machine's last run."""
-        parent = self._parent.snapshot
-        if parent is None or self._shared.options.accepts_deletions:
+    def _guard(self, decision: Decision) -> None:
+        """Refuse to go on when more than half of the files vanished or changed since this machine's last run."""
+        guard = decision.guard
+        if guard is None or self._shared.options.accepts_deletions:
             return
-        if draft.lost() < _FEWEST_GUARDED // 2:
-            return  # nearly always: what vanished does not have to be counted exactly
-        vanished, total = draft.vanished_since(parent)
-        if not _is_suspicious(vanished, total):
-            return
-        own = self._parents.last_of(self._shared.options.host, parent)
-        if own is not None:
-            vanished, total = draft.vanished_since(own)
-        if own is None or _is_suspicious(vanished, total):
-            raise DeletionsRefusedError(
-                f"{self._source.label}: {vanished:,} of {total:,} files vanished since the last snapshot; "
-                "nothing published",
-                hint="is the disk mounted? if they are meant to be gone, run again with --accept-deletions",
-            )
+        alarm = guard.alarm()
+        if alarm is not None and (alarm.what == VANISHED or not decision.draft.wanted()[0]):
+            message = f"{self._source.label}: {alarm}; nothing published"
+            raise DeletionsRefusedError(message, hint=f"{_HINTS[alarm.what]} with --accept-deletions")
 
     # --- storing
 
@@ -293,18 +188,19 @@ class _Backup:
             if isinstance(one, Gone):
                 draft.remove(one.path)
 
-    def _confirm(self, root: bytes, draft: Draft) -> None:
+    def _confirm(self, decision: Decision) -> None:
         """Make sure that all contents are stored as of a state that has not moved since.
 
         What a prune marked or deleted meanwhile is put again, from the source, and the draft is settled anew.
         """
+        draft = decision.draft
         for _ in range(_LOOKS):
             if not self._shared.has_moved():
                 return
             self._shared.progress.phase("checking what a prune left")
             draft.want(draft.absent())
-            self._store(root, draft)
-            self._guard(draft)
+            self._store(decision.scan.root, draft)
+            self._guard(decision)
             draft.settle(self._shared.reasons)
         raise StorageError(
             f"{self._shared.repository.storage.url}: marks and epoch keep moving; nothing published",
@@ -312,20 +208,6 @@ class _Backup:
         )
 
     # --- the snapshot
-
-    def _is_worth_publishing(self, draft: Draft) -> bool:
-        """Say whether the snapshot tells anything that the parent does not, or the parent is a week old."""
-        counts, parent = draft.counts(), self._parent.snapshot
-        if parent is None or counts.get(NEW) or counts.get(CHANGED) or counts.get(REMOVED):
-            return True
-        if {written(failure) for failure in draft.failures()} != {failed.path for failed in self._index.failed(parent)}:
-            return True
-        return self._created - parent.created >= _OLDEST_UNCHANGED
-
-    @property
-    def _created(self) -> datetime:
-        """When the scan began, in whole seconds as manifests have it."""
-        return datetime.fromtimestamp(self._scanned_ns // 1_000_000_000, UTC)
 
     def _report(self, draft: Draft) -> None:
         self._outcome.counts, self._outcome.files = Counter(draft.counts()), Counter(draft.file_counts())
@@ -339,7 +221,7 @@ class _Backup:
             for change in draft.changes():
                 self._shared.progress.change(change)
 
-    def _publish(self, draft: Draft) -> None:
+    def _publish(self, decision: Decision) -> None:
         shared = self._shared
         shared.progress.phase("publishing the snapshot")
         publisher = Publisher(
@@ -348,14 +230,10 @@ class _Backup:
             shared.job.name,
             self._source.label,
             shared.options.host,
-            self._created,
-            self._parent.snapshot,
+            decision.created,
+            decision.parent.snapshot,
         )
-        self._outcome.published = publisher.publish(draft, self._outcome.failures)
-
-
-def _is_suspicious(vanished: int, total: int) -> bool:
-    return total >= _FEWEST_GUARDED and vanished * 2 > total
+        self._outcome.published = publisher.publish(decision.draft, self._outcome.failures)
 
 
 def _open_source(path: bytes) -> Root:
