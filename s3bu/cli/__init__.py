@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 
 from s3bu import __version__
 from s3bu.cli.backup import backup
+from s3bu.cli.forget import forget
 from s3bu.cli.index import index
 from s3bu.cli.job import job
 from s3bu.cli.keys import init, keys
@@ -34,7 +35,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, download):
+for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, download, forget):
     app.command(command)
 app.command(job)
 app.command(index)

@@ -16,6 +16,8 @@ from pathlib import Path
 from s3bu.errors import JobError, UsageError
 from s3bu.filters import Filters
 from s3bu.job.nodes import SIZE_BOUND, Findings, Listing, Mapping, Node, Scalar, is_nothing, shown
+from s3bu.job.retention import read_retention
+from s3bu.retention import Policy
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _NAME_RULE = "1 to 64 of a-z, A-Z, 0-9, '_', '.' and '-', and neither '.' nor '-' first"
@@ -24,6 +26,7 @@ _EXTENSIONS = ("include_extensions", "exclude_extensions")
 _DIRECTORIES = ("include_top_dirs", "exclude_top_dirs", "skip_dirs")
 _JOB_KEYS = ("sources", *_EXTENSIONS, *_DIRECTORIES, "skip_dir_items", "s3bu")
 _SOURCE_KEYS = ("path", "label")
+_OWN_KEYS = ("retention",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that can be run; `warnings` holds a line for each thing in it that has no effect or looks odd."""
+    """A job that can be run; `warnings` holds a line for each thing in it that has no effect or looks odd.
+
+    `retention` is what `forget` keeps of its snapshots, absent where the job does not say, or not so that it is clear.
+    """
 
     name: str
     sources: tuple[Source, ...]
     filters: Filters
     warnings: tuple[str, ...]
+    retention: Policy | None = None
 
 
 def check_job_name(name: str) -> None:
@@ -92,10 +99,11 @@ def parse_job(text: bytes, *, name: str, origin: str, strict: bool, directory: P
         raise findings.error()
     sources = _read_sources(keys.get("sources"), findings, directory)
     filters = _read_filters(keys, findings)
-    _keys_of(keys.get("s3bu"), "'s3bu'", (), findings)
+    own = _keys_of(keys.get("s3bu"), "'s3bu'", _OWN_KEYS, findings)
+    retention = read_retention(own.get("retention"), findings)
     if findings.problems:
         raise findings.error()
-    return Job(name, sources, filters, findings.lines(findings.warnings))
+    return Job(name, sources, filters, findings.lines(findings.warnings), retention)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
