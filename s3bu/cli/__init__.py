@@ -16,6 +16,7 @@ from s3bu.cli.forget import forget
 from s3bu.cli.index import index
 from s3bu.cli.job import job
 from s3bu.cli.keys import init, keys
+from s3bu.cli.prune import prune
 from s3bu.cli.query import query
 from s3bu.cli.restore import download, restore
 from s3bu.cli.search import diff, du, find, history
@@ -35,7 +36,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, download, forget):
+for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, download, forget, prune):
     app.command(command)
 app.command(job)
 app.command(index)
