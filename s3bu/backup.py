@@ -19,6 +19,7 @@ from s3bu.index import Index
 from s3bu.job import Job, Source
 from s3bu.known import Known
 from s3bu.parent import Parent, Parents
+from s3bu.patience import Stopwatch
 from s3bu.progress import Failure, Progress
 from s3bu.publish import Publisher, written
 from s3bu.repository import Repository, layout
@@ -103,6 +104,7 @@ class _Run:
         self.progress = progress
         self.known = Known(repository, index, progress)
         self.state = State({})
+        self.looked = Stopwatch()
         self._store: Store | None = None
 
     def begin(self) -> None:
@@ -142,6 +144,7 @@ class _Run:
 
     def has_moved(self) -> bool:
         """Say whether a prune changed the state since the last look; if so, what is stored is listed again."""
+        self.looked = Stopwatch()
         state = self.repository.state()
         if state == self.state:
             return False
@@ -350,6 +353,7 @@ class _Backup:
             shared.options.host,
             self._created,
             self._parent.snapshot,
+            shared.looked,
         )
         self._outcome.published = publisher.publish(draft, self._outcome.failures)
 

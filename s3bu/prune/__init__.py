@@ -9,7 +9,6 @@ Invariants (docs/format.md, "Marks and epoch"):
    knows, clocks that disagree, marks or epoch that moved. Nothing that is only missing is ever a reason to delete.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from itertools import groupby
 
 from s3bu.errors import AccessDenied, IntegrityError, StorageError
 from s3bu.parallel import each
+from s3bu.patience import Stopwatch
 from s3bu.progress import Progress
 from s3bu.prune.manifests import Named, Reading, list_manifests
 from s3bu.prune.marks import Mark, bump_epoch, check_readable, claimed, put_marks, read_all
@@ -104,7 +104,7 @@ class _Prune:
         self._progress = progress
         self._outcome = Outcome()
         self._now = check_clocks(repository)
-        self._began = self._checked = time.time()
+        self._began = self._checked = Stopwatch()
         self._guarded: dict[str, str] = {}
 
     def run(self) -> Outcome:
@@ -170,9 +170,9 @@ class _Prune:
 
     def _check_unmoved(self) -> None:
         """Make sure that claim, epoch and marks are what they were; else another machine is at it."""
-        self._checked = time.time()
+        self._checked = Stopwatch()
         self._compare_state({stat.key: stat.etag for stat in self._storage.list("repo/")})
-        if not 0 <= self._checked - self._began < _SWEEP_SECONDS:
+        if self._began.seconds >= _SWEEP_SECONDS:
             raise StorageError("this prune took too long to be sure of what it read", hint="run it again")
 
     def _compare_state(self, etags: dict[str, str]) -> None:
@@ -253,7 +253,7 @@ class _Prune:
             self._storage.remove(mark.stat)
 
     def _remove(self, stat: ObjectStat) -> tuple[ObjectStat, bool]:
-        if not 0 <= time.time() - self._checked < _BATCH_SECONDS:
+        if self._checked.seconds >= _BATCH_SECONDS:
             raise StorageError("this machine slept, or is too slow, while it deleted; it stopped", hint="run it again")
         return stat, self._storage.remove(stat)
 

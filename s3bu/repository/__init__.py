@@ -149,7 +149,9 @@ class Repository:
             unpacked = GunzipReader(reader, origin=key)
             yield PrivateObject(unpacked, download, is_encrypted, lambda: unpacked.nbytes_taken)
 
-    def _put_private(self, key: str, write: Callable[[Writable], object]) -> None:
+    def _put_private(
+        self, key: str, write: Callable[[Writable], object], before_put: Callable[[], object] = lambda: None
+    ) -> None:
         """Encrypt and create what `write` writes, gzipped; `ObjectExists` when something lies there already."""
         secret = self.keyring.newest_secret
         sink = io.BytesIO()
@@ -157,6 +159,7 @@ class Repository:
             write(age)
         body = sink.getvalue()
         metadata = _PRIVATE_METADATA | {"s3bu-scrypt-id": secret.id}
+        before_put()
         if len(body) <= PART_BOUND:
             self.storage.put(key, body, metadata, create=True)
             return
@@ -259,10 +262,12 @@ class Repository:
             entries, warnings = load_entries(items), tuple(manifest.warnings)
             return Snapshot(key, created, manifest.header, entries, failed, warnings, manifest.is_truncated)
 
-    def put_manifest(self, header: Header, stretches: Iterable[tuple[bytes, bytes]]) -> None:
+    def put_manifest(
+        self, header: Header, stretches: Iterable[tuple[bytes, bytes]], before_put: Callable[[], object] = lambda: None
+    ) -> None:
         """Create the manifest that the header names; `ObjectExists` when another run took the key.
 
-        Each stretch is lines and the same as a gzip member.
+        Each stretch is lines and the same as a gzip member. `before_put` is called at the last moment, and may raise.
         """
 
         def write(sink: Writable) -> None:
@@ -271,7 +276,7 @@ class Repository:
                 manifest.write_packed(lines, packed)
             manifest.finish()
 
-        self._put_private(header.key, write)
+        self._put_private(header.key, write, before_put)
 
     # --- contents
 
