@@ -19,6 +19,7 @@ from s3bu.cli.keys import init, keys
 from s3bu.cli.prune import prune
 from s3bu.cli.query import query
 from s3bu.cli.restore import download, restore
+from s3bu.cli.rewrite import rewrite
 from s3bu.cli.search import diff, du, find, history
 from s3bu.cli.snapshots import ls, snapshots
 from s3bu.console import Style, make_console
@@ -36,7 +37,7 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, download, forget, prune):
+for command in (init, backup, restore, snapshots, ls, find, history, diff, du, query, download, forget, prune, rewrite):
     app.command(command)
 app.command(job)
 app.command(index)

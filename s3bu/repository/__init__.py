@@ -150,9 +150,14 @@ class Repository:
             yield PrivateObject(unpacked, download, is_encrypted, lambda: unpacked.nbytes_taken)
 
     def _put_private(
-        self, key: str, write: Callable[[Writable], object], before_put: Callable[[], object] = lambda: None
+        self,
+        key: str,
+        write: Callable[[Writable], object],
+        before_put: Callable[[], object] = lambda: None,
+        *,
+        create: bool = True,
     ) -> None:
-        """Encrypt and create what `write` writes, gzipped; `ObjectExists` when something lies there already."""
+        """Encrypt and store what `write` writes, gzipped; with `create`, `ObjectExists` when the key is taken."""
         secret = self.keyring.newest_secret
         sink = io.BytesIO()
         with PassphraseWriter(sink, secret.passphrase) as age:
@@ -161,9 +166,9 @@ class Repository:
         metadata = _PRIVATE_METADATA | {"s3bu-scrypt-id": secret.id}
         before_put()
         if len(body) <= PART_BOUND:
-            self.storage.put(key, body, metadata, create=True)
+            self.storage.put(key, body, metadata, create=create)
             return
-        with self.storage.writer(key, len(body), metadata, create=True) as upload:
+        with self.storage.writer(key, len(body), metadata, create=create) as upload:
             upload.write(body)
             upload.commit()
 
@@ -263,11 +268,17 @@ class Repository:
             return Snapshot(key, created, manifest.header, entries, failed, warnings, manifest.is_truncated)
 
     def put_manifest(
-        self, header: Header, stretches: Iterable[tuple[bytes, bytes]], before_put: Callable[[], object] = lambda: None
+        self,
+        header: Header,
+        stretches: Iterable[tuple[bytes, bytes]],
+        before_put: Callable[[], object] = lambda: None,
+        *,
+        create: bool = True,
     ) -> None:
         """Create the manifest that the header names; `ObjectExists` when another run took the key.
 
         Each stretch is lines and the same as a gzip member. `before_put` is called at the last moment, and may raise.
+        Without `create` it takes the place of the one that is there.
         """
 
         def write(sink: Writable) -> None:
@@ -276,7 +287,7 @@ class Repository:
                 manifest.write_packed(lines, packed)
             manifest.finish()
 
-        self._put_private(header.key, write, before_put)
+        self._put_private(header.key, write, before_put, create=create)
 
     # --- contents
 
