@@ -63,6 +63,15 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("", "query", repository, "SELECT nothing FROM nowhere")
     chosen = "SELECT path_raw, hash FROM files WHERE kind = 'file'"
     yield say("summary of restore", "restore", repository, chosen, target, "-c")
+    snapshot = scene.manifests()[0]
+    yield say("summary of rewrite", "rewrite", repository, snapshot, "--remove", "b", "-v")
+    yield say("summary of forget", "forget", repository, "--keep-within", "1y", "-n")
+    yield say("summary of forget", "forget", repository, "--keep-within", "1y")
+    yield say("summary of prune", "prune", repository, "-n")
+    mark = write_file(scene.repository / "repo" / "marks" / "2020-01-01T00:00:00Z", f"{'0' * 64}\n#=gone\n")
+    yield say("summary of prune", "prune", repository)
+    write_file(mark, f"{'0' * 64}\n#=gone\n")
+    yield say("", "prune", repository, "--status")
     yield say("", "index", "path", repository)
     fingerprint = json.loads(run("keys", "list", repository, "--json").out)["fingerprint"]
     yield say("", "keys", "list", repository)
