@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.fakes import without_override
@@ -63,15 +63,7 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("", "query", repository, "SELECT nothing FROM nowhere")
     chosen = "SELECT path_raw, hash FROM files WHERE kind = 'file'"
     yield say("summary of restore", "restore", repository, chosen, target, "-c")
-    snapshot = scene.manifests()[0]
-    yield say("summary of rewrite", "rewrite", repository, snapshot, "--remove", "b", "-v")
-    yield say("summary of forget", "forget", repository, "--keep-within", "1y", "-n")
-    yield say("summary of forget", "forget", repository, "--keep-within", "1y")
-    yield say("summary of prune", "prune", repository, "-n")
-    mark = write_file(scene.repository / "repo" / "marks" / "2020-01-01T00:00:00Z", f"{'0' * 64}\n#=gone\n")
-    yield say("summary of prune", "prune", repository)
-    write_file(mark, f"{'0' * 64}\n#=gone\n")
-    yield say("", "prune", repository, "--status")
+    yield from _what_deletes(scene, say)
     yield say("", "index", "path", repository)
     fingerprint = json.loads(run("keys", "list", repository, "--json").out)["fingerprint"]
     yield say("", "keys", "list", repository)
@@ -80,3 +72,17 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("", "snapshots", repository)
     yield say("", "ls", repository, "home/nothing")
     yield say("", "nonsense")
+
+
+def _what_deletes(scene: Scene, say: Callable[..., Said]) -> Iterator[Said]:
+    """Run the commands that delete something."""
+    repository = scene.repository
+    yield say("summary of rewrite", "rewrite", repository, scene.manifests()[0], "--remove", "b", "-v")
+    yield say("summary of forget", "forget", repository, "--keep-within", "1y", "-n")
+    yield say("summary of forget", "forget", repository, "--keep-within", "1y")
+    yield say("summary of prune", "prune", repository, "-n")
+    mark = (repository / "repo" / "marks" / "2020-01-01T00:00:00Z", f"{'0' * 64}\n#=gone\n")
+    write_file(*mark)
+    yield say("summary of prune", "prune", repository)
+    write_file(*mark)
+    yield say("", "prune", repository, "--status")
