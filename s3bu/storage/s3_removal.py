@@ -132,6 +132,9 @@ class Removal:
                 "s3:DeleteObjectVersion", name, lambda client: client.delete_object(Bucket=self._bucket, **version)
             )
             return True
+        if self.has_versions:
+            first = next((one for one in self.versions(stat.key) if one.key == stat.key), None)
+            return first is not None and first.etag == stat.etag and self.remove(first)
         if self._has_conditions is None:
             self._has_conditions = not self._removed_if(f"{name}-none", stat.etag)
         if self._has_conditions:

@@ -67,6 +67,22 @@ def test_a_version_is_removed_for_good_and_no_other(versioned: tuple[S3Storage, 
     assert storage.remove(old)  # by another run, meanwhile
 
 
+def test_what_was_listed_without_its_version_is_removed_for_good_if_it_is_the_newest(
+    versioned: tuple[S3Storage, str], client: Any
+) -> None:
+    storage, bucket = versioned
+    storage.put("data/x", b"1", {})
+    (old,) = storage.list("data/x")
+    storage.put("data/x", b"22", {})
+    (new,) = storage.list("data/x")
+    assert not storage.remove(old)
+    assert storage.remove(new)
+    assert not storage.remove(new)
+    found = client.list_object_versions(Bucket=bucket)
+    assert [one["Size"] for one in found["Versions"]] == [1]
+    assert "DeleteMarkers" not in found
+
+
 def test_a_bucket_that_kept_versions_once_is_asked_for_them(versioned: tuple[S3Storage, str], client: Any) -> None:
     storage, bucket = versioned
     storage.put("data/x", b"1", {})
@@ -82,12 +98,14 @@ STAT = ObjectStat("data/ab/x", 3, None, "abc")  # type: ignore[arg-type]
 
 def test_the_removal_is_on_condition_of_the_etag() -> None:
     def answer(head: bytes, body: bytes) -> bytes:
+        if head.startswith(b"GET"):
+            return _VERSIONING
         return error_response("404 Not Found", "NoSuchKey") if b"-none" in head.split(b"\r\n")[0] else GONE
 
     with faulty_server(answer) as server, opened(server.url) as storage:
         assert storage.remove(STAT)
         assert storage.remove(STAT)
-        first, *others = server.heads
+        _, first, *others = server.heads
         assert first.startswith(b"DELETE /" + BUCKET.encode() + b"/data/ab/x-none ")
         assert len(others) == 2
         assert all(b'If-Match: "abc"' in head for head in others)
@@ -97,7 +115,10 @@ def test_the_removal_is_on_condition_of_the_etag() -> None:
     ("status", "code"), [("412 Precondition Failed", "PreconditionFailed"), ("404 Not Found", "NoSuchKey")]
 )
 def test_an_object_that_is_another_one_by_then_is_told(status: str, code: str) -> None:
-    with faulty_server(lambda head, body: error_response(status, code)) as server, opened(server.url) as storage:
+    def answer(head: bytes, body: bytes) -> bytes:
+        return _VERSIONING if head.startswith(b"GET") else error_response(status, code)
+
+    with faulty_server(answer) as server, opened(server.url) as storage:
         assert not storage.remove(STAT)
 
 
@@ -109,6 +130,8 @@ def test_a_server_that_passes_over_the_condition_is_looked_at_just_before() -> N
     etags = iter([b"other", b"abc"])
 
     def answer(head: bytes, body: bytes) -> bytes:
+        if b"?versioning" in head:
+            return _VERSIONING
         return GONE if head.startswith(b"DELETE") else response("200 OK", listing % next(etags))
 
     with faulty_server(answer) as server, opened(server.url) as storage:
@@ -119,12 +142,17 @@ def test_a_server_that_passes_over_the_condition_is_looked_at_just_before() -> N
 
 
 def test_credentials_that_may_not_delete_are_told_what_they_need() -> None:
-    denied = error_response("403 Forbidden", "AccessDenied")
-    with faulty_server(lambda head, body: denied) as server, opened(server.url, patience=HASTY) as storage:
-        with pytest.raises(AccessDenied) as caught:
+    denied, may_look = error_response("403 Forbidden", "AccessDenied"), [True]
+
+    def answer(head: bytes, body: bytes) -> bytes:
+        return _VERSIONING if may_look[0] and head.startswith(b"GET") else denied
+
+    with faulty_server(answer) as server:
+        with opened(server.url, patience=HASTY) as storage, pytest.raises(AccessDenied) as caught:
             storage.remove(STAT)
         assert "s3:DeleteObject" in str(caught.value.hint)
-        with pytest.raises(AccessDenied) as caught:
+        may_look[0] = False
+        with opened(server.url, patience=HASTY) as storage, pytest.raises(AccessDenied) as caught:
             list(storage.versions(""))
         assert "s3:GetBucketVersioning" in str(caught.value.hint)
 
