@@ -12,7 +12,7 @@ from tests.processes import seeded
 from tests.rounds import rounds
 from tests.test_prune.histories import History, Interrupted, Tally, clear, prepare
 
-HISTORIES = rounds(20)
+HISTORIES = rounds(12)
 STEPS = 12
 SEED = random.randrange(2**32)
 
