@@ -90,7 +90,7 @@ class _Found:
 
 
 def run(repository: Repository, options: Options, progress: Progress) -> Outcome:
-    """Delete what is marked and due, then mark what no snapshot names."""
+    """Mark what no snapshot names, and delete what is marked and due."""
     return _Prune(repository, options, progress).run()
 
 

@@ -8,27 +8,23 @@ history; machines are up to an hour off, and storages stamp objects with their o
 import os
 import random
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from s3bu import forget, prune
 from s3bu.backup import Options as BackupOptions
 from s3bu.backup import run as run_backup
-from s3bu.crypto.identities import new_identity
 from s3bu.errors import S3buError
 from s3bu.filters import Filters
 from s3bu.forget import plan_forget
 from s3bu.index import Index, open_index
 from s3bu.job import Job, Source
-from s3bu.keyring import new_secret, write_identities, write_secrets
 from s3bu.manifest import FILE
 from s3bu.progress import Silent
 from s3bu.repository import layout
@@ -37,10 +33,7 @@ from s3bu.retention import Policy
 from s3bu.storage import ObjectStat
 from s3bu.storage.memory import MemoryStorage, StoredObject
 from s3bu.sync import sync
-from tests.fakes import OLD, open_repository, quicken_scrypt, write
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from tests.fakes import OLD, open_repository, write
 
 CONTENTS = [b"%d" % number * (number + 1) for number in range(5)]
 NAMES = ["a", "b"]
@@ -170,13 +163,6 @@ class Storage(MemoryStorage):
         missing = {one[:8] for one in named if content_key(one) not in self.objects}
         assert not missing, f"{key} is published without {missing}"
         self._named[key] = named
-
-
-def inline(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, give_up: Callable[[], None]
-) -> Iterator[Result]:
-    """Do what `parallel.each` does, in this thread."""
-    return map(function, items)
 
 
 class History:
@@ -369,59 +355,6 @@ class History:
             assert missing == [], str(manifest.key)
 
 
-class Interrupted(History):
-    """A history in which one thing is interrupted once, at the request of that number, by some others."""
-
-    def __init__(self, root: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(root, 0, tally, monkeypatch)
-        self._deadliness = self._restlessness = 0
-        self._stamps_of_writers = False
-        monkeypatch.setattr(prune, "YOUNG", timedelta(0))
-        self._left = -1
-        self._meanwhile: Callable[[], object] = lambda: None
-
-    def interrupt(self, number: int, meanwhile: Callable[[], object]) -> None:
-        """Let other things happen at the request of that number, counted from now on."""
-        self._left, self._meanwhile = number, meanwhile
-
-    @property
-    def was_interrupted(self) -> bool:
-        """Whether there was such a request."""
-        return self._left < 0
-
-    def meet(self, request: str, key: str) -> None:
-        super().meet(request, key)
-        is_last_moment = request == "put" and parse_manifest_key(key) is not None
-        if self._quiet or not self._stack or len(self._stack) > 1 or self._left < 0:
-            return
-        self._left -= 1
-        if self._left < 0:
-            self._left = 0 if is_last_moment else -1
-            if not is_last_moment:
-                self._meanwhile()
-
-    def write(self, job: str, label: str, contents: Mapping[str, bytes]) -> None:
-        """Let a source be these files and nothing else."""
-        shutil.rmtree(self._source(job, label), ignore_errors=True)
-        self._source(job, label).mkdir(parents=True)
-        for name, content in contents.items():
-            write(self._source(job, label) / name, content, mtime=OLD + len(content))
-
-    def back_up(self, job: str, label: str) -> None:
-        self._back_up_source(job, label)
-
-    def prune_twice(self) -> None:
-        """Mark, wait, and sweep, on a machine whose clock is right."""
-        for _ in range(2):
-            self._prune()
-            self.clock.seconds += 73 * 3600
-
-    def check(self) -> None:
-        """Hold all that is published to what is stored."""
-        with self.undisturbed():
-            self._check()
-
-
 class _Quiet:
     """A block in which nothing else happens."""
 
@@ -433,40 +366,3 @@ class _Quiet:
 
     def __exit__(self, *exc_info: object) -> None:
         self._history._quiet -= 1
-
-
-class InlinePool:
-    """A pool of threads that does all in this thread, when it is asked to."""
-
-    def __init__(self, *_bounds: object, **_names: object) -> None:
-        pass
-
-    def submit(self, call: Callable[..., Result], *given: Any) -> "Future[Result]":
-        future: Future[Result] = Future()
-        try:
-            future.set_result(call(*given))
-        except Exception as error:  # noqa: BLE001 - it is raised again where the result is asked for
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **_how: object) -> None:
-        pass
-
-
-def prepare(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the keys of all histories, and let nothing take time or other threads."""
-    quicken_scrypt(monkeypatch)
-    identity, recipient = new_identity()
-    write_secrets(root / "keys" / "secrets.yml", [new_secret()])
-    write_identities(root / "keys" / "identities.txt", [(identity, recipient)])
-    (root / "recipient").write_text(f"{recipient}\n")
-    for module in ("s3bu.prune", "s3bu.prune.manifests", "s3bu.forget", "s3bu.store"):
-        monkeypatch.setattr(f"{module}.each", inline)
-    monkeypatch.setattr("s3bu.sync.ThreadPoolExecutor", InlinePool)
-
-
-def clear(root: Path) -> None:
-    """Remove what one history left, for the next."""
-    for path in root.iterdir():
-        if path.name not in ("keys", "recipient"):
-            shutil.rmtree(path)

@@ -10,7 +10,9 @@ import pytest
 from tests.fakes import IN_MEMORY
 from tests.processes import seeded
 from tests.rounds import rounds
-from tests.test_prune.histories import History, Interrupted, Tally, clear, prepare
+from tests.test_prune.histories import History, Tally
+from tests.test_prune.interrupted import Interrupted
+from tests.test_prune.preparing import clear, prepare
 
 HISTORIES = rounds(12)
 STEPS = 12
