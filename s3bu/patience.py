@@ -1,6 +1,7 @@
 """When a run stops trying: what fails one file is a failure, what will fail every file ends the run."""
 
 import threading
+import time
 
 from s3bu.errors import (
     AccessDenied,
@@ -41,3 +42,18 @@ class Patience:
             self._failures += 1
             if self._failures >= _FAILURES_IN_A_ROW:
                 raise error
+
+
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Stopwatch:
+    """How long ago something was, also across a sleep of the machine, and when its clock is set back."""
+
+    def __init__(self) -> None:
+        self._boot, self._wall = time.clock_gettime(_BOOT_CLOCK), time.time()
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since it was made: the most that any clock says."""
+        return max(time.clock_gettime(_BOOT_CLOCK) - self._boot, time.time() - self._wall)

@@ -10,17 +10,23 @@ from s3bu.history import Facts, record
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.lines import Lines
 from s3bu.manifest import FAILED_PATH_BOUND, FailedPath, Header
+from s3bu.patience import Stopwatch
 from s3bu.progress import Failure
 from s3bu.repository import Repository
 from s3bu.repository.layout import ManifestKey, next_manifest_key, parse_manifest_key
 from s3bu.spans import renew
 
 _ATTEMPTS = 20
+_LOOK_SECONDS = 24 * 3600
+"""A prune deletes what it marked after 72 hours: what a run saw not marked a day ago, or marked, is there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """What a snapshot says of itself: `created` is when the scan began, in whole seconds; `parent` came before it."""
+    """What a snapshot says of itself: `created` is when the scan began, in whole seconds; `parent` came before it.
+
+    `looked` runs since the last look at marks and epoch began.
+    """
 
     repository: Repository
     index: Index
@@ -29,6 +35,7 @@ class Publisher:
     host: str
     created: datetime
     parent: IndexedSnapshot | None
+    looked: Stopwatch
 
     def publish(self, draft: Draft, failures: Iterable[Failure]) -> ManifestKey:
         """Put the manifest under the next free key, tell the index, and return the key.
@@ -46,7 +53,7 @@ class Publisher:
             key = next_manifest_key(self.job, self.label, newest, datetime.now())
             header = self._header(key)
             try:
-                self.repository.put_manifest(header, lines)
+                self.repository.put_manifest(header, lines, self._check_look)
             except ObjectExists:
                 newest = key
             else:
@@ -55,6 +62,18 @@ class Publisher:
                     renew(self.index, source, lines.packed)
                 return key
         raise StorageError(f"{newest}: other runs keep taking the next key", hint="run again a little later")
+
+    def _check_look(self) -> None:
+        """Refuse to publish what a prune may have deleted since the last look, because this machine slept meanwhile.
+
+        It is called just before the manifest is sent: what S3 gets later than 15 minutes after that it refuses.
+        """
+        if self.looked.seconds > _LOOK_SECONDS:
+            raise StorageError(
+                f"{self.job}/{self.label}: this machine slept, or was stopped, just before it published, and a prune "
+                "may have been at it meanwhile; nothing published",
+                hint="run again; what was stored is kept",
+            )
 
     def _header(self, key: ManifestKey) -> Header:
         return Header(

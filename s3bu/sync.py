@@ -28,7 +28,8 @@ _AHEAD = 2
 class Outcome:
     """What came of it: keys of manifests that were taken in, that vanished, that were altered, and by key what failed.
 
-    An altered manifest is taken in anew, and stands under `taken` or `failed` too. `locked` are those of the failed
+    An altered manifest is taken in anew, and stands under `taken` or `failed` too; one that says that it was rewritten
+    is not altered. `locked` are those of the failed
     ones that no passphrase opens.
     """
 
@@ -91,8 +92,7 @@ def _let_go_changed(
             outcome.vanished.append(snapshot.key)
             progress.warning(f"{snapshot.key}: gone from the repository since it was read; was it meant to be?")
         elif snapshot.etag != etags[snapshot.key]:
-            outcome.altered.append(snapshot.key)
-            progress.warning(f"{snapshot.key}: ALTERED in the repository since it was read; a snapshot never changes")
+            outcome.altered.append(snapshot.key)  # what it is now tells whether that is right
         else:
             if snapshot.error is None:
                 known.add(snapshot.key)
@@ -178,6 +178,7 @@ class _Taking:
                 with again.stack:
                     self._take_in_whole(manifest, again)
         self._outcome.taken.append(str(manifest.key))
+        self._judge_altered(str(manifest.key), is_rewritten=opened.reader.is_rewritten)
         for warning in opened.reader.warnings:
             self._progress.warning(warning)
 
@@ -211,7 +212,18 @@ class _Taking:
         source = self._index.source(manifest.key.job, manifest.key.label)
         return next(one for one in self._index.snapshots(source) if one.key == str(manifest.key))
 
+    def _judge_altered(self, key: str, *, is_rewritten: bool) -> None:
+        """Say of one that was altered by whom: only who has the passphrase can write that it was rewritten."""
+        if key not in self._outcome.altered:
+            return
+        if is_rewritten:
+            self._outcome.altered.remove(key)
+            self._progress.note(f"{key}: rewritten since it was read; paths were taken out of it")
+        else:
+            self._progress.warning(f"{key}: ALTERED in the repository since it was read; a snapshot never changes")
+
     def _fail(self, manifest: StoredManifest, error: S3buError) -> None:
+        self._judge_altered(str(manifest.key), is_rewritten=False)
         self._outcome.failed[str(manifest.key)] = error.message
         if isinstance(error, PassphraseNotFoundError):
             self._outcome.locked.add(str(manifest.key))

@@ -52,20 +52,9 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("summary of download", "download", repository, "repo/recipients.txt", target.parent)
     yield say("summary of index sync and index rebuild", "index", "sync", repository)
     yield say("summary of index sync and index rebuild", "index", "rebuild", repository)
-    yield say("", "index", "status", repository)
-    yield say("", "find", repository, "*")
-    yield say("", "history", repository, "a")
-    write_file(scene.source / f"since{odd}", "since")
-    run("job", "upload", repository, "home", write_job(scene.root / "whole.yml", {"src": scene.source}))
-    yield say("", "diff", repository, "home/src", "now")
-    for asked in ((), ("--growth", "1d"), ("--largest",), ("--duplicates",)):
-        yield say("", "du", repository, *asked)
+    yield from _search(scene, say)
     yield from _verify(scene, say)
-    yield say("", "query", repository, "--tables")
-    yield say("", "query", repository, "SELECT path, path_raw FROM versions")
-    yield say("", "query", repository, "SELECT nothing FROM nowhere")
-    chosen = "SELECT path_raw, hash FROM files WHERE kind = 'file'"
-    yield say("summary of restore", "restore", repository, chosen, target, "-c")
+    yield from _what_deletes(scene, say)
     yield say("", "index", "path", repository)
     fingerprint = json.loads(run("keys", "list", repository, "--json").out)["fingerprint"]
     yield say("", "keys", "list", repository)
@@ -74,6 +63,24 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     yield say("", "snapshots", repository)
     yield say("", "ls", repository, "home/nothing")
     yield say("", "nonsense")
+
+
+def _search(scene: Scene, say: Callable[..., Said]) -> Iterator[Said]:
+    """Ask the index."""
+    repository = scene.repository
+    yield say("", "index", "status", repository)
+    yield say("", "find", repository, "*")
+    yield say("", "history", repository, "a")
+    write_file(scene.source / f"since{os.fsdecode(bytes([255]))}", "since")
+    run("job", "upload", repository, "home", write_job(scene.root / "whole.yml", {"src": scene.source}))
+    yield say("", "diff", repository, "home/src", "now")
+    for asked in ((), ("--growth", "1d"), ("--largest",), ("--duplicates",)):
+        yield say("", "du", repository, *asked)
+    yield say("", "query", repository, "--tables")
+    yield say("", "query", repository, "SELECT path, path_raw FROM versions")
+    yield say("", "query", repository, "SELECT nothing FROM nowhere")
+    chosen = "SELECT path_raw, hash FROM files WHERE kind = 'file'"
+    yield say("summary of restore", "restore", repository, chosen, scene.target, "-c")
 
 
 def _verify(scene: Scene, say: Callable[..., Said]) -> Iterator[Said]:
@@ -85,3 +92,17 @@ def _verify(scene: Scene, say: Callable[..., Said]) -> Iterator[Said]:
     write_file(scene.source / os.fsdecode(b"\xff"), "ODD")
     yield say(heading, "verify", repository, scene.job, "--read-data", "all", "--against-source", "all", "--repair")
     write_file(scene.source / os.fsdecode(b"\xff"), "odd")
+
+
+def _what_deletes(scene: Scene, say: Callable[..., Said]) -> Iterator[Said]:
+    """Run the commands that delete something."""
+    repository = scene.repository
+    yield say("summary of rewrite", "rewrite", repository, scene.manifests()[0], "--remove", "b", "-v")
+    yield say("summary of forget", "forget", repository, "--keep-within", "1y", "-n")
+    yield say("summary of forget", "forget", repository, "--keep-within", "1y")
+    yield say("summary of prune", "prune", repository, "-n")
+    mark = (repository / "repo" / "marks" / "2020-01-01T00:00:00Z", f"{'0' * 64}\n#=gone\n")
+    write_file(*mark)
+    yield say("summary of prune", "prune", repository)
+    write_file(*mark)
+    yield say("", "prune", repository, "--status")

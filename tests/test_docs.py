@@ -246,7 +246,7 @@ def test_the_rotation_adds_a_secret_that_encrypts_from_then_on(tmp_path: Path) -
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A server that enforces the policies of the README; yields its URL and, by user, the two parts of a key."""
     users = {"owner": {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}}
-    users |= {name: json.loads(marked("policy", name)) for name in ("backup", "restore")}
+    users |= {name: json.loads(marked("policy", name)) for name in ("backup", "restore", "admin")}
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("INITIAL_NO_AUTH_ACTION_COUNT", str(3 * len(users)))
         with moto_server(tmp_path_factory.mktemp("iam") / "log") as url:
@@ -297,6 +297,12 @@ def test_the_policies_allow_what_they_are_for_and_no_more(
     assert (tmp_path / "restored" / "large").read_bytes() == (source / "large").read_bytes()
     write_file(source / "small", "changed")
     assert by("restore", "backup", "my-bucket", "home").code == 1
+    assert by("backup", "backup", "my-bucket", "home").code == 0
+    denied = by("backup", "forget", "my-bucket", "home", "--keep-last", "1")
+    assert (denied.code, "the credentials need s3:DeleteObject" in denied.err) == (1, True)
+    assert by("admin", "forget", "my-bucket", "home", "--keep-last", "1").code == 0
+    assert by("backup", "prune", "my-bucket").code == 1
+    assert by("admin", "prune", "my-bucket").code == 0
     for name in ("backup", "restore"):
         storage = client("s3", account["url"], *account[name].split())
         with pytest.raises(storage.exceptions.ClientError, match="AccessDenied"):

@@ -13,6 +13,7 @@ from s3bu.errors import JobError
 from s3bu.job import parse_job
 from s3bu.job.own import OWN_KEYS
 from s3bu.prices import LIST_PRICES
+from s3bu.retention import COUNTS
 from s3bu.selection.presets import PRESETS
 from tests.rounds import rounds
 
@@ -41,6 +42,7 @@ def test_keys_presets_and_prices_are_those_of_the_program() -> None:
     assert set(own) == set(OWN_KEYS)
     assert set(own["presets"]["items"]["enum"]) == set(PRESETS)
     assert set(own["prices"]["properties"]) == set(LIST_PRICES)
+    assert set(own["retention"]["properties"]) == {f"keep_{name}" for name in (*COUNTS, "within")}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -57,6 +59,13 @@ NAMES = st.none() | st.lists(st.sampled_from([".bak", "a", "a/b", "", ".", "..",
 DIRECTORIES = st.none() | st.lists(st.sampled_from(["a", "a b", "a/b", "", "..", 7]), max_size=2) | st.just("text")
 ITEMS = st.none() | st.lists(st.sampled_from([".nobackup", "a b", "..", "7"]), max_size=2)
 PRICES = st.dictionaries(st.sampled_from(["put", "storage", "post"]), st.sampled_from([0.5, 0, -1, "0.25", "x", None]))
+RULES = st.dictionaries(
+    st.sampled_from(["keep_last", "keep_daily", "keep_within", "keep_forever"]),
+    st.sampled_from(
+        [7, 0, -1, "7", "07", "00000007", "1000000", "1000001", "7d", "1y5m7d2h", "0d", "d", "", None, [7]]
+    ),
+    max_size=2,
+)
 PATTERNS = st.lists(st.sampled_from(["*.o", "!a", "#a", "", "/b/", 5]), max_size=2)
 OWN = st.fixed_dictionaries(
     {},
@@ -68,6 +77,7 @@ OWN = st.fixed_dictionaries(
         "one_file_system": st.sampled_from([True, "false", "no", None]),
         "presets": st.none() | st.lists(st.sampled_from(["os-junk", "caches", "nothing"]), max_size=2),
         "prices": st.none() | PRICES,
+        "retention": st.none() | RULES | st.just("7d"),
         "colour": st.just("red"),
     },
 )

@@ -232,6 +232,7 @@ class _Backup:
             shared.options.host,
             decision.created,
             decision.parent.snapshot,
+            shared.looked,
         )
         self._outcome.published = publisher.publish(decision.draft, self._outcome.failures)
 

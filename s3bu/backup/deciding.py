@@ -19,6 +19,7 @@ from s3bu.index import Index, IndexedSnapshot
 from s3bu.job import Job, Source
 from s3bu.known import Known
 from s3bu.parent import Parent, Parents
+from s3bu.patience import Stopwatch
 from s3bu.progress import Failure, Progress
 from s3bu.publish import written
 from s3bu.repository import Repository, layout
@@ -57,6 +58,7 @@ class Ground:
         self.progress = progress
         self.known = Known(repository, index, progress)
         self.state = State({})
+        self.looked = Stopwatch()
         self.is_writing = is_writing
         self.has_read_recipients = False
 
@@ -99,6 +101,7 @@ class Ground:
 
     def has_moved(self) -> bool:
         """Say whether a prune changed the state since the last look; if so, what is stored is listed again."""
+        self.looked = Stopwatch()
         state = self.repository.state()
         if state == self.state:
             return False

@@ -12,12 +12,15 @@ from cyclopts import App, CycloptsError
 
 from s3bu import __version__
 from s3bu.cli.backup import backup
+from s3bu.cli.forget import forget
 from s3bu.cli.index import index
 from s3bu.cli.job import job
 from s3bu.cli.keys import init, keys
 from s3bu.cli.plan import plan
+from s3bu.cli.prune import prune
 from s3bu.cli.query import query
 from s3bu.cli.restore import download, restore
+from s3bu.cli.rewrite import rewrite
 from s3bu.cli.search import diff, du, find, history
 from s3bu.cli.snapshots import ls, snapshots
 from s3bu.cli.verify import verify
@@ -36,7 +39,24 @@ app = App(
     exit_on_error=False,
     print_error=False,
 )
-for command in (init, backup, plan, restore, snapshots, ls, find, history, diff, du, query, verify, download):
+for command in (
+    init,
+    backup,
+    plan,
+    restore,
+    snapshots,
+    ls,
+    find,
+    history,
+    diff,
+    du,
+    query,
+    verify,
+    download,
+    forget,
+    prune,
+    rewrite,
+):
     app.command(command)
 app.command(job)
 app.command(index)

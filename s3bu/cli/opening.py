@@ -136,6 +136,28 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
 
 
 @contextmanager
+def open_synced_index(repository: "Repository", console: Console) -> Iterator["Index"]:
+    """Hold the index of a repository alone and up to date, for what takes snapshots out of both.
+
+    `LockedError` when a backup uses it. Where none can be kept, it ends with the block.
+    """
+    from s3bu.index import held, open_index, open_passing_index  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.lock import alone  # noqa: PLC0415
+    from s3bu.sync import sync  # noqa: PLC0415
+
+    identity = repository.storage.identity
+    try:
+        index = open_index(default_home(os.environ), identity, console)
+    except S3buError as error:
+        console.warning(f"{error.message}; going on without an index, which reads every snapshot")
+        index = open_passing_index(identity)
+    with held(index), alone(index.path, console) if index.path else nullcontext():
+        sync(repository, index, console)
+        yield index
+
+
+@contextmanager
 def open_index_for_reading(repository: str, common: Common, console: Console) -> Iterator[tuple["Repository", "Index"]]:
     """Hold a repository and its index open, to be asked."""
     with open_repository(repository, common) as opened, index_for_reading(opened, console) as index:

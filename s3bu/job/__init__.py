@@ -18,6 +18,8 @@ from s3bu.filters import Filters
 from s3bu.job import nodes
 from s3bu.job.nodes import SIZE_BOUND, Findings, Listing, Node, Scalar, is_nothing, items_of, keys_of, names_of, shown
 from s3bu.job.own import OWN_KEYS, read_prices, read_selection
+from s3bu.job.retention import read_retention
+from s3bu.retention import Policy
 from s3bu.selection import Selection
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
@@ -27,6 +29,7 @@ _EXTENSIONS = ("include_extensions", "exclude_extensions")
 _DIRECTORIES = ("include_top_dirs", "exclude_top_dirs", "skip_dirs")
 _JOB_KEYS = ("sources", *_EXTENSIONS, *_DIRECTORIES, "skip_dir_items", "s3bu")
 _SOURCE_KEYS = ("path", "label")
+_OWN_KEYS = ("retention",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Job:
     """A job that can be run; `warnings` holds a line for each thing in it that has no effect or looks odd.
 
     `prices` are those that take the place of the list's, in dollars.
+    `retention` is what `forget` keeps of its snapshots, absent where the job does not say, or not so that it is clear.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Job:
     filters: Filters
     warnings: tuple[str, ...]
     prices: Mapping[str, float] = field(default_factory=dict)
+    retention: Policy | None = None
 
 
 def check_job_name(name: str) -> None:
@@ -101,9 +106,10 @@ def parse_job(text: bytes, *, name: str, origin: str, strict: bool, directory: P
     own = keys_of(keys.get("s3bu"), "'s3bu'", OWN_KEYS, findings)
     filters = _read_filters(keys, read_selection(own, findings), findings)
     prices = read_prices(own, findings)
+    retention = read_retention(own.get("retention"), findings)
     if findings.problems:
         raise findings.error()
-    return Job(name, sources, filters, findings.lines(findings.warnings), prices)
+    return Job(name, sources, filters, findings.lines(findings.warnings), prices, retention)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -10,7 +10,16 @@ from s3bu.selection import Selection, check_pattern
 from s3bu.selection.presets import PRESETS
 from s3bu.size import parse_size
 
-OWN_KEYS = ("exclude", "ignore_files", "cachedir_tag", "max_file_size", "one_file_system", "presets", "prices")
+OWN_KEYS = (
+    "exclude",
+    "ignore_files",
+    "cachedir_tag",
+    "max_file_size",
+    "one_file_system",
+    "presets",
+    "prices",
+    "retention",
+)
 _PRICE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,12})?")
 
 

@@ -221,6 +221,18 @@ def format_failed(failed: FailedPath) -> bytes:
     )
 
 
+def format_rewrite(at: datetime, host: str, removed: int, pattern: str) -> bytes:
+    """Give the line that says that so many paths were taken out of a snapshot later on, by which pattern."""
+    written = at.astimezone(UTC).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
+    return _format_line(
+        b"@rewrite",
+        at=written.encode(),
+        host=_encode(host[:1_000]),
+        removed=b"%d" % removed,
+        pattern=_encode(pattern[:10_000]),
+    )
+
+
 def _format_line(kind: bytes, /, **fields: bytes) -> bytes:
     return kind + b"".join(b" %b=%b" % (name.encode(), escape(value)) for name, value in fields.items()) + b"\n"
 

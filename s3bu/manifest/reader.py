@@ -73,14 +73,16 @@ class ManifestReader:
     has ended without an `IntegrityError`; whoever acts on entries earlier must be ready for one. Paths may come twice
     (the last one counts, see `load_entries`), out of order, or be odd in any way.
 
-    `header` is there at once, and absent in a manifest of the original. `warnings` and `is_truncated` (a cut last
-    line, which the original may have left, was dropped) are complete after the iteration.
+    `header` is there at once, and absent in a manifest of the original. `warnings`, `is_truncated` (a cut last line,
+    which the original may have left, was dropped) and `is_rewritten` (paths were taken out later on) are complete after
+    the iteration.
     """
 
     def __init__(self, source: Readable, key: str, packed: Packed | None = None) -> None:
         self.header: Header | None = None
         self.warnings: list[str] = []
         self.is_truncated = False
+        self.is_rewritten = False
         self._source = source
         self._key = key
         self._packed = packed
@@ -195,6 +197,7 @@ class ManifestReader:
             self._warn_of_unknown(number, kind)
             return None
         parse, names = _EXTENSIONS[kind]
+        self.is_rewritten |= kind == b"@rewrite"
         return self._parse_fields(number, text, parse, names)
 
     def _parse_fields(self, number: int, text: bytes, parse: Callable[[_Fields], _T], names: set[bytes]) -> _T:
@@ -251,6 +254,16 @@ def parse_lines(lines: Iterable[bytes]) -> Iterator[Entry | FailedPath]:
     return iter(reader)
 
 
+def path_of(line: bytes) -> bytes | None:
+    """Return the path that a line is about, of lines that were found well formed before; `None` of all others."""
+    if line.startswith(b"#"):
+        return None
+    if line.startswith(b"@"):
+        fields = _split_fields(line.partition(b" ")[2])
+        return fields.get(b"path")
+    return unescape(line.rpartition(b",")[2])
+
+
 def _split_fields(text: bytes) -> _Fields:
     fields: _Fields = {}
     for token in text.split(b" "):
@@ -299,6 +312,12 @@ def _parse_meta(fields: _Fields) -> None:
     _parse_time(fields.get(b"mtime", b"0.000000000"))
 
 
+def _parse_rewrite(fields: _Fields) -> None:
+    if not _TIMESTAMP.fullmatch(fields[b"at"]):
+        raise ValueError("not a time in UTC")
+    _parse_whole(fields[b"removed"])
+
+
 def _parse_failed(fields: _Fields) -> FailedPath:
     return FailedPath(fields[b"path"], _decode(fields[b"error"]), _decode(fields[b"since"]))
 
@@ -342,4 +361,5 @@ _EXTENSIONS: dict[bytes, tuple[Callable[[_Fields], Entry | FailedPath | None], s
     b"@special": (_parse_special, {b"path", b"kind", b"device", b"mtime", b"mode", *_OWNER}),
     b"@meta": (_parse_meta, {b"path", b"mtime"}),
     b"@fail": (_parse_failed, {b"path", b"error", b"since"}),
+    b"@rewrite": (_parse_rewrite, {b"at", b"host", b"removed", b"pattern"}),
 }

@@ -149,18 +149,26 @@ class Repository:
             unpacked = GunzipReader(reader, origin=key)
             yield PrivateObject(unpacked, download, is_encrypted, lambda: unpacked.nbytes_taken)
 
-    def _put_private(self, key: str, write: Callable[[Writable], object]) -> None:
-        """Encrypt and create what `write` writes, gzipped; `ObjectExists` when something lies there already."""
+    def _put_private(
+        self,
+        key: str,
+        write: Callable[[Writable], object],
+        before_put: Callable[[], object] = lambda: None,
+        *,
+        create: bool = True,
+    ) -> None:
+        """Encrypt and store what `write` writes, gzipped; with `create`, `ObjectExists` when the key is taken."""
         secret = self.keyring.newest_secret
         sink = io.BytesIO()
         with PassphraseWriter(sink, secret.passphrase) as age:
             write(age)
         body = sink.getvalue()
         metadata = _PRIVATE_METADATA | {"s3bu-scrypt-id": secret.id}
+        before_put()
         if len(body) <= PART_BOUND:
-            self.storage.put(key, body, metadata, create=True)
+            self.storage.put(key, body, metadata, create=create)
             return
-        with self.storage.writer(key, len(body), metadata, create=True) as upload:
+        with self.storage.writer(key, len(body), metadata, create=create) as upload:
             upload.write(body)
             upload.commit()
 
@@ -259,10 +267,18 @@ class Repository:
             entries, warnings = load_entries(items), tuple(manifest.warnings)
             return Snapshot(key, created, manifest.header, entries, failed, warnings, manifest.is_truncated)
 
-    def put_manifest(self, header: Header, stretches: Iterable[tuple[bytes, bytes]]) -> None:
+    def put_manifest(
+        self,
+        header: Header,
+        stretches: Iterable[tuple[bytes, bytes]],
+        before_put: Callable[[], object] = lambda: None,
+        *,
+        create: bool = True,
+    ) -> None:
         """Create the manifest that the header names; `ObjectExists` when another run took the key.
 
-        Each stretch is lines and the same as a gzip member.
+        Each stretch is lines and the same as a gzip member. `before_put` is called at the last moment, and may raise.
+        Without `create` it takes the place of the one that is there.
         """
 
         def write(sink: Writable) -> None:
@@ -271,7 +287,7 @@ class Repository:
                 manifest.write_packed(lines, packed)
             manifest.finish()
 
-        self._put_private(header.key, write)
+        self._put_private(header.key, write, before_put, create=create)
 
     # --- contents
 

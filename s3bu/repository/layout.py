@@ -10,6 +10,7 @@ RECIPIENTS = "repo/recipients.txt"
 FURTHER_RECIPIENTS = "repo/recipients-s3bu.txt"
 EPOCH = "repo/epoch"
 MARKS = "repo/marks/"
+SWEEP = "repo/sweep"
 
 # A directory may hold names that are no text, which stand as halves of surrogate pairs; no job or label has one.
 _MANIFEST = re.compile(

@@ -34,13 +34,26 @@ def memory_of_writer(nbytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
-    """What a listing says of one object; `etag` is opaque and changes when the object does."""
+    """What a listing says of one object; `etag` is opaque and changes when the object does.
+
+    `version` is the id of one of its versions, in a listing of these and where the storage keeps them.
+    """
 
     key: str
     nbytes: int
     modified: datetime
     etag: str
     is_archived: bool = False
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An upload in parts that was begun and neither ended nor aborted; it takes room until it is."""
+
+    key: str
+    id: str
+    begun: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +164,28 @@ class Storage(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; one that is not there is no error."""
+
+    def now(self) -> datetime:
+        """Return what time it is by the storage's own clock, from which `modified` comes."""
+
+    def versions(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield all versions of what lies under a prefix, those of a key together and the newest first.
+
+        They have a `version` where the storage keeps versions; where it does not, this is `list`.
+        """
+
+    def remove(self, stat: ObjectStat) -> bool:
+        """Remove the very object, or version, of a listing, for good; say whether it was still that one.
+
+        One that was put under its key meanwhile stays. Some servers have no means for that: there a look just before
+        is all there is.
+        """
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield the uploads in parts that nobody ended."""
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Abort one of them; its parts are gone then."""
 
     def stop(self) -> None:
         """Give up all requests under way and to come, from any thread: they raise `StorageStopped` at once."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +26,8 @@ from s3bu.errors import (
     StorageError,
     StorageStopped,
 )
-from s3bu.storage import Download, ObjectStat, Put, open_one_by_one, put_one_by_one
+from s3bu.storage import Download, ObjectStat, Put, Unfinished, open_one_by_one, put_one_by_one
+from s3bu.storage.directory_download import DirectoryDownload
 from s3bu.storage.directory_tree import (
     below,
     encoded,
@@ -33,6 +35,7 @@ from s3bu.storage.directory_tree import (
     is_there,
     make_tree,
     object_stat,
+    removed,
     sorted_entries,
     stepped,
     sweep,
@@ -166,6 +169,47 @@ class DirectoryStorage:
             return
         except OSError as error:
             raise self.fault(error, key) from error
+
+    def now(self) -> datetime:
+        """Return the time of the file system, as a file has it that is written now."""
+        try:
+            directory, name, file = self.temporary()
+            try:
+                return time_of(os.fstat(file))
+            finally:
+                os.unlink(name, dir_fd=directory)
+                os.close(file)
+                os.close(directory)
+        except OSError as error:
+            raise self.fault(error, "") from error
+
+    def versions(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield the files under a prefix, of which there is one version."""
+        return self.list(prefix)
+
+    def remove(self, stat: ObjectStat) -> bool:
+        """Remove the very file of a listing.
+
+        It is moved aside and looked at there, since one of another run could take its name after any look at the
+        name; that one is moved back.
+        """
+        self.refuse_when_stopped()
+        *parents, name = self.segments(stat.key)
+        try:
+            with self.directory(parents) as parent, self.directory((_TEMPORARY,), make=True) as aside:
+                return removed(stat.etag, parent, name, aside)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self.fault(error, stat.key) from error
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield nothing: a file that was not published is removed by a later run."""
+        self.refuse_when_stopped()
+        return iter(())
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Do nothing."""
 
     def stop(self) -> None:
         """Refuse all that is to come; a single system call that is under way ends first."""
@@ -343,61 +387,3 @@ class DirectoryUpload:
         self._is_over = True
         os.close(self._file)
         os.close(self._directory)
-
-
-class DirectoryDownload:
-    """A file being read, of the length that it had when it was opened."""
-
-    def __init__(self, storage: DirectoryStorage, key: str, descriptor: int, start: int) -> None:
-        self.metadata: Mapping[str, str] = {}
-        self._storage = storage
-        self._key = key
-        self._descriptor = descriptor
-        self._is_closed = False
-        try:
-            status = os.fstat(descriptor)
-        except OSError as error:
-            self.close()
-            raise storage.fault(error, key) from error
-        if not stat.S_ISREG(status.st_mode):
-            self.close()
-            raise StorageError(f"not a regular file: {storage.url}/{key}")
-        self.nbytes = status.st_size
-        self.modified = time_of(status)
-        self._position = min(start, self.nbytes)
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes; a file that was cut meanwhile is a `StorageError`."""
-        if self._is_closed:
-            raise ValueError(f"read of a closed download: {self._key}")
-        self._storage.refuse_when_stopped()
-        missing = self.nbytes - self._position
-        wanted = missing if size < 0 else min(size, missing)
-        pieces: list[bytes] = []
-        while wanted:
-            piece = self._piece(wanted)
-            self._position += len(piece)
-            wanted -= len(piece)
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    def close(self) -> None:
-        """Close the file."""
-        if not self._is_closed:
-            self._is_closed = True
-            os.close(self._descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def _piece(self, nbytes: int) -> bytes:
-        try:
-            piece = os.pread(self._descriptor, nbytes, self._position)
-        except OSError as error:
-            raise self._storage.fault(error, self._key) from error
-        if not piece:
-            raise StorageError(f"{self._storage.url}/{self._key} is shorter than it was when it was opened")
-        return piece

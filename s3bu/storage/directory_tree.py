@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -82,6 +83,21 @@ def sweep(directory: int, oldest: float) -> None:
                 os.unlink(name, dir_fd=directory)
 
 
+def removed(etag: str, parent: int, name: bytes, aside: int) -> bool:
+    """Remove the file of that ETag by way of a name of its own in another directory; say whether it was that one."""
+    if _etag(os.stat(name, dir_fd=parent, follow_symlinks=False)) != etag:
+        return False
+    own = b"%d-%s" % (os.getpid(), secrets.token_hex(8).encode())
+    os.rename(name, own, src_dir_fd=parent, dst_dir_fd=aside)
+    is_same = _etag(os.stat(own, dir_fd=aside, follow_symlinks=False)) == etag
+    if is_same:
+        os.unlink(own, dir_fd=aside)
+    else:
+        os.rename(own, name, src_dir_fd=aside, dst_dir_fd=parent)  # over yet another one, which is as good
+    sync(parent)
+    return is_same
+
+
 def sync(directory: int) -> None:
     """Make what was done to a directory durable."""
     try:
@@ -124,8 +140,11 @@ def sorted_entries(directory: int, above: bytes) -> Sequence[tuple[bytes, os.Dir
 
 def object_stat(key: bytes, status: os.stat_result) -> ObjectStat:
     """Return what a listing says of a file."""
-    etag = f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
-    return ObjectStat(key.decode("utf-8", "surrogateescape"), status.st_size, time_of(status), etag)
+    return ObjectStat(key.decode("utf-8", "surrogateescape"), status.st_size, time_of(status), _etag(status))
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
 
 
 def time_of(status: os.stat_result) -> datetime:

@@ -17,7 +17,7 @@ from s3bu.errors import (
     StorageError,
     StorageStopped,
 )
-from s3bu.storage import Download, ObjectStat, Put, open_one_by_one, put_one_by_one
+from s3bu.storage import Download, ObjectStat, Put, Unfinished, open_one_by_one, put_one_by_one
 
 _numbers = itertools.count(1)
 
@@ -120,6 +120,34 @@ class MemoryStorage:
         self._refuse(key)
         with self._lock:
             self.objects.pop(key, None)
+
+    def now(self) -> datetime:
+        """Return the time of the process."""
+        self._refuse_when_stopped()
+        return datetime.now(UTC)
+
+    def versions(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield what lies under a prefix, of which there is one version."""
+        return self.list(prefix)
+
+    def remove(self, stat: ObjectStat) -> bool:
+        """Remove the very object of a listing."""
+        self._refuse(stat.key)
+        with self._lock:
+            found = self.objects.get(stat.key)
+            if found is None or found.etag != stat.etag:
+                return False
+            del self.objects[stat.key]
+            return True
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield nothing: an upload is in the memory of whoever makes it."""
+        self._refuse("")
+        return iter(())
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Do nothing."""
+        self._refuse(upload.key)
 
     def stop(self) -> None:
         """Refuse all that is to come."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from s3bu.errors import AccessDenied, ObjectExists, RepositoryNotFoundError, S3buError, StorageError, StorageStopped
-from s3bu.storage import PART_BOUND, ObjectStat, Put
+from s3bu.storage import PART_BOUND, ObjectStat, Put, Unfinished
 from s3bu.storage.calls import Calls
 from s3bu.storage.place import Place, S3Options
 from s3bu.storage.s3_connection import Connection, Keys, Patience, S3Client
@@ -20,6 +20,7 @@ from s3bu.storage.s3_download import S3Download, fetch_exchange, head_exchange
 from s3bu.storage.s3_errors import FAULTS, Request, code_of, fault
 from s3bu.storage.s3_exchange import Exchange, Fetch
 from s3bu.storage.s3_put import CONFLICT, put_exchange
+from s3bu.storage.s3_removal import Removal
 from s3bu.storage.s3_transport import Terms
 from s3bu.storage.s3_upload import S3Upload, Target
 
@@ -44,6 +45,7 @@ class S3Storage:
         self.url = f"s3://{place.bucket}{suffix}"
         self.identity = f"{self._connection.identity}{suffix}"
         self.has_conditional_writes: bool | None = None
+        self._removal = Removal(self._ask, self._bucket, self._root, self._stat, self._look, self._senseless)
 
     def exists(self) -> bool:
         """Say whether the bucket is there; a listing asks, since a HEAD would not tell why it is refused."""
@@ -206,6 +208,26 @@ class S3Storage:
         """Remove an object (in a versioned bucket: hide it)."""
         name = self._root + key
         self._ask("s3:DeleteObject", name, lambda client: client.delete_object(Bucket=self._bucket, Key=name))
+
+    def now(self) -> datetime:
+        """Return what time it is at the server."""
+        return self._removal.now()
+
+    def versions(self, prefix: str) -> Iterator[ObjectStat]:
+        """Yield all versions of what lies under a prefix."""
+        return self._removal.versions(prefix) if self._removal.has_versions else self.list(prefix)
+
+    def remove(self, stat: ObjectStat) -> bool:
+        """Remove the very object, or version, of a listing."""
+        return self._removal.remove(stat)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Yield the uploads in parts that nobody ended."""
+        return self._removal.unfinished()
+
+    def abandon(self, upload: Unfinished) -> None:
+        """Abort an upload in parts."""
+        self._removal.abandon(upload)
 
     def stop(self) -> None:
         """Let all callers go at once; what boto3 has under way ends by itself, unheard."""

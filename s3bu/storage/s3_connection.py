@@ -33,7 +33,16 @@ Checksums: TypeAlias = Literal["when_supported", "when_required"]
 # Asking botocore takes a lock and a look at the clock; it renews credentials 10 minutes before they run out.
 _KEYS_SECONDS = 60.0
 _OK = 200
-_TOLD_IN_BODY = frozenset(("ListObjectsV2", "CreateMultipartUpload", "CompleteMultipartUpload"))
+_TOLD_IN_BODY = frozenset(
+    (
+        "ListObjectsV2",
+        "ListObjectVersions",
+        "ListMultipartUploads",
+        "GetBucketVersioning",
+        "CreateMultipartUpload",
+        "CompleteMultipartUpload",
+    )
+)
 """Operations whose answer is never without a body."""
 
 

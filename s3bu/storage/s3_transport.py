@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import pycurl
 
 from s3bu.errors import StorageStopped
+from s3bu.patience import Stopwatch
 from s3bu.storage.s3_exchange import Exchange, HttpFault
 
 _CONFLICT = 409
@@ -56,7 +57,7 @@ class _Batch:
 
     def __init__(self, count: int, terms: Terms) -> None:
         self.terms = terms
-        self.begun = time.monotonic()
+        self.begun = Stopwatch()
         self.outcome: Future[None] = Future()
         self._left = count
 
@@ -307,7 +308,7 @@ class Transport:
             return None
         if live.exchange.attempts > terms.retries:
             return None
-        if live.is_awaited and time.monotonic() - live.batch.begun > terms.most:
+        if live.is_awaited and live.batch.begun.seconds > terms.most:
             return None
         longest = min(_FIRST_PAUSE * 2 ** (live.exchange.attempts - 1) * 2, _LONGEST_PAUSE)
         return random.uniform(longest / 4, longest)  # noqa: S311 - nothing secret

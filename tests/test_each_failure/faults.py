@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, BinaryIO
 
 import pytest
 
 from s3bu.errors import AccessDenied, CredentialsError, ObjectNotFound, StorageError
 from s3bu.restore import target
-from s3bu.storage import Download, ObjectStat, Put, Storage, open_one_by_one, place, put_one_by_one
+from s3bu.storage import Download, ObjectStat, Put, Storage, Unfinished, open_one_by_one, place, put_one_by_one
 
 FILES, STORAGE, INDEX = "files", "storage", "index"
 DOMAINS = (FILES, STORAGE, INDEX)
@@ -229,6 +230,30 @@ class StruckStorage:
     def delete(self, key: str) -> None:
         with self._call(WRITING, "delete"):
             self._storage.delete(key)
+
+    def now(self) -> datetime:
+        with self._call(READING, "now"):
+            return self._storage.now()
+
+    def versions(self, prefix: str) -> Iterator[ObjectStat]:
+        with self._call(READING, "versions"):
+            pass
+        for found in self._storage.versions(prefix):
+            with self._call(READING, "versions on"):
+                pass
+            yield found
+
+    def remove(self, stat: ObjectStat) -> bool:
+        with self._call(WRITING, "remove"):
+            return self._storage.remove(stat)
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        with self._call(READING, "unfinished"):
+            return self._storage.unfinished()
+
+    def abandon(self, upload: Unfinished) -> None:
+        with self._call(WRITING, "abandon"):
+            self._storage.abandon(upload)
 
 
 class _StruckUpload:
