@@ -128,6 +128,12 @@ def wide_help(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- commands and options
 
 
+def test_the_list_of_commands_fits_a_terminal_of_eighty_columns() -> None:
+    groups = {command[:-1] for command in all_commands()}
+    listed = [line for group in groups for line in helped(*group)["Commands:"]]
+    assert [line for line in listed if len(line) >= 80] == []
+
+
 def test_every_command_has_a_section_with_its_arguments_and_no_other_section_is_there() -> None:
     headings = re.findall(r"^### `(s3bu .*)`$", README, re.MULTILINE)
     assert sorted(headings) == sorted(usage(*command) for command in all_commands())

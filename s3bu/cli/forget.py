@@ -36,7 +36,7 @@ def forget(
     dry_run: Annotated[bool, Parameter(name=["--dry-run", "-n"], negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Let old snapshots go, by rules as restic has them, in each source by itself.
+    """Let old snapshots of each source go, by rules as restic has them.
 
     Without rules those of the job count, below `retention` (docs/jobs.md). What no rule keeps goes, but the newest
     snapshot of a source that lacks nothing always stays. Contents stay until `s3bu prune`. Exit codes: 3 a snapshot

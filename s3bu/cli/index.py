@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from s3bu.repository import Repository
     from s3bu.sync import Outcome
 
-index = App(name="index", help="The local database of all snapshots: see it, bring it up to date, make it anew.")
+index = App(name="index", help="The local database of all snapshots: see it, renew it.")
 
 
 @contextmanager
@@ -46,7 +46,9 @@ def _alone(local: "Index", console: Console) -> Iterator[None]:
 
 @index.command
 def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
-    """Take in the snapshots of all jobs that are not in the index yet, also those of other machines.
+    """Take in all snapshots that are not in the index yet.
+
+    Of all jobs, and of other machines too.
 
     A snapshot that is gone from the repository, or was altered there, is said. Each new one takes about a second, for
     its passphrase. Exit codes: 0 done, 3 some snapshots could not be opened or were altered, 11 a backup uses the

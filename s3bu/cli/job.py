@@ -170,7 +170,9 @@ def _row(name: str, versions: Sequence[int]) -> Row:
 
 @job.command
 def edit(repository: str, name: str, /, *, common: Common = NOTHING_COMMON) -> int:
-    """Edit a job in $EDITOR, check it, and store it as a new version; a new job starts from a template.
+    """Edit a job in $EDITOR, and store it as a new version.
+
+    It is checked first; a new job starts from a template.
 
     Examples:
 

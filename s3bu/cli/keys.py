@@ -24,7 +24,7 @@ def init(
     recipients_file: Annotated[Path | None, Parameter()] = None,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Make what is missing of repository, recipients, identities and passphrases.
+    """Make what is missing of a repository and its keys.
 
     Nothing is ever overwritten, so it can be run again. On a second machine, copy secrets.yml there first; a machine
     that only backs up needs no identities.
@@ -108,7 +108,7 @@ def _has_identities(repository: "Repository") -> bool:
 
 @keys.command
 def accept(repository: str, fingerprint: str | None = None, /, *, common: Common = NOTHING_COMMON) -> int:
-    """Accept the recipients that stand in the repository now, by their fingerprint.
+    """Accept the recipients of a repository, by their fingerprint.
 
     A backup is encrypted only to recipients that this machine accepted: the first ones it sees, and then what is
     accepted here. Whoever can write to the bucket could otherwise add a key of their own.

@@ -248,7 +248,7 @@ def download(
     overwrite: Annotated[bool, Parameter(name=["--overwrite", "-o"], negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Fetch any object by its key, decrypted and decompressed, into a directory.
+    """Fetch any object by its key, decrypted and decompressed.
 
     Examples:
 

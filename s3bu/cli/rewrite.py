@@ -22,7 +22,7 @@ def rewrite(
     dry_run: Annotated[bool, Parameter(name=["--dry-run", "-n"], negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Take paths out of snapshots that were made before, and all that is below them.
+    """Take paths, and all below them, out of old snapshots.
 
     Each manifest is replaced; a line in it says that paths were taken out. What only they held goes with the next
     `s3bu prune`. A path that is still in the source comes back with the next backup, unless the job leaves it out.

@@ -79,7 +79,7 @@ def find(
 
 
 def history(repository: str, path: str, /, *, common: Common = NOTHING_COMMON) -> int:
-    """Show all versions of one path: since when, until when, and what became of each.
+    """Show all versions of one path, and what became of each.
 
     Answered from the index. Exit codes: 0 done, 2 wrong usage, also when no snapshot has the path.
 

@@ -31,7 +31,7 @@ _KINDS = {
 def snapshots(
     repository: str, job: str | None = None, label: str | None = None, /, *, common: Common = NOTHING_COMMON
 ) -> int:
-    """List snapshots: when, what they hold, and what changed since the one before.
+    """List snapshots: when, what they hold, and what changed.
 
     Each manifest is opened for it, which takes about a second each.
 
