@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from s3bu.index import AT, Index, IndexedSnapshot, storable
+from s3bu.index import AT, Index, IndexedSnapshot
+from s3bu.index.file import storable
 from s3bu.intervals import Place, apply, changes, list_differing, remove, stage, staged
 from s3bu.manifest import Entry, FailedPath, Header, sort_key
 from s3bu.manifest.reader import ManifestReader

@@ -16,7 +16,8 @@ import pytest
 from s3bu.compression import gunzip_member
 from s3bu.errors import S3buError
 from s3bu.history import number_of
-from s3bu.index import SCHEMA, Index, IndexDamagedError, held, index_path, open_index
+from s3bu.index import Index, IndexDamagedError, held, index_path, open_index
+from s3bu.index.file import SCHEMA
 from s3bu.manifest import DIRECTORY, FILE, SYMLINK, Entry, FailedPath, Owner, format_entry
 from s3bu.repository.layout import parse_manifest_key
 from s3bu.spans import kept_lines, spans

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,20 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from s3bu.errors import S3buError
+from s3bu.index.file import connected, fault, move_aside, prepare_directory, prepared, raw
 from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
-from s3bu.mounts import file_system
 from s3bu.progress import Progress
 
-SCHEMA = 4
-"""The newest schema that this version knows: `PRAGMA user_version` of the file."""
 _KINDS = (FILE, DIRECTORY, SYMLINK, SPECIAL)
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _SECOND = 1_000_000_000
-_BUSY_SECONDS = 60
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs", "glusterfs"})
-"""File systems on which SQLite's locks, or its shared memory, cannot be trusted."""
-
 _COLUMNS = "kind, nbytes, mtime, nanos, mode, hash, target, owner"
 AT = "source = :source AND first <= :number AND (last IS NULL OR last >= :number)"
 """The condition for the rows of one snapshot."""
@@ -274,16 +267,11 @@ def held(index: Index) -> Iterator[Index]:
         ) from error
     except sqlite3.DatabaseError as error:
         index.close()
-        aside = f"; moved to {_move_aside(index.path).name}" if index.path else ""
+        aside = f"; moved to {move_aside(index.path).name}" if index.path else ""
         message = f"{index.path or 'a copy'}: the index is damaged ({error}){aside}"
         raise IndexDamagedError(message, hint="run again") from error
     finally:
         index.close()
-
-
-def storable(text: str) -> str:
-    r"""Return text as SQLite takes it: bytes that are no text, as paths and manifests may have them, as `\xff`."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def index_path(home: Path, identity: str) -> Path:
@@ -300,20 +288,20 @@ def open_index(home: Path, identity: str, progress: Progress) -> Index:
     """
     path = index_path(home, identity)
     try:
-        _prepare_directory(path.parent)
+        prepare_directory(path.parent)
         with turn(path.with_suffix(".lock")):  # another process may be making it in this moment
-            fault = _fault(path, identity) if path.exists() else None
-            if fault is not None:
-                aside = _move_aside(path)
-                progress.warning(f"{path}: {fault}; moved to {aside.name}, and a new index is made from the repository")
-            return _connect(path, identity)
+            found = fault(path, identity) if path.exists() else None
+            if found is not None:
+                aside = move_aside(path)
+                progress.warning(f"{path}: {found}; moved to {aside.name}, and a new index is made from the repository")
+            return Index(connected(path, identity), path)
     except (sqlite3.Error, OSError) as error:
         raise S3buError(f"{path}: the index cannot be opened ({error})") from error
 
 
 def open_passing_index(identity: str) -> Index:
     """Return an index in memory, for where none can be kept: it knows what the run tells it, and ends with it."""
-    return _made(sqlite3.connect(":memory:", isolation_level=None), identity, None)
+    return Index(prepared(sqlite3.connect(":memory:", isolation_level=None), identity), None)
 
 
 def open_copied_index(home: Path, identity: str) -> Index:
@@ -321,89 +309,9 @@ def open_copied_index(home: Path, identity: str) -> Index:
     path = index_path(home, identity)
     connection = sqlite3.connect("", isolation_level=None)  # a file without a name, that SQLite takes away itself
     try:
-        if path.exists() and _fault(path, identity) is None:
-            with contextlib.closing(_raw(path)) as existing:
+        if path.exists() and fault(path, identity) is None:
+            with contextlib.closing(raw(path)) as existing:
                 existing.backup(connection)
-        return _made(connection, identity, None)
+        return Index(prepared(connection, identity), None)
     except (sqlite3.Error, OSError) as error:
         raise S3buError(f"{path}: the index cannot be read ({error})") from error
-
-
-def _prepare_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
-    except OSError as error:
-        raise S3buError(f"{directory}: no index can be kept there ({error.strerror})") from error
-    kind = file_system(os.stat(directory).st_dev)
-    if kind in _NETWORK:
-        raise S3buError(
-            f"{directory}: no index can be kept there, since it lies on a network file system ({kind})",
-            hint="set S3BU_HOME to a directory on a local disk",
-        )
-
-
-def _fault(path: Path, identity: str) -> str | None:
-    """Return why the file cannot be used, or `None`; one that was closed in order is not read through each time."""
-    was_left_open = path.with_name(f"{path.name}-wal").exists()  # by a run that was killed, or is under way
-    try:
-        with contextlib.closing(_raw(path)) as connection:
-            schema = connection.execute("PRAGMA user_version").fetchone()[0]
-            if schema > SCHEMA:
-                return "made by a newer version of s3bu"
-            if was_left_open and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                return "the index is damaged"
-            found = connection.execute("SELECT value FROM fact WHERE name = 'repository'").fetchone()
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
-            return None
-        if "no such table" in str(error):
-            return "not an index of s3bu"
-        return f"the index cannot be read ({error})"
-    except sqlite3.DatabaseError as error:
-        return f"the index is damaged ({error})"
-    return None if found and found[0] == storable(identity) else "the index of another repository"
-
-
-def _move_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.stem}.{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.aside")
-    try:
-        with contextlib.suppress(FileNotFoundError):  # another process found it damaged too
-            path.rename(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    except OSError as error:
-        raise S3buError(f"{path}: the index is of no use and cannot be moved aside ({error.strerror})") from error
-    return aside
-
-
-def _raw(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-
-
-def _connect(path: Path, identity: str) -> Index:
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        path.chmod(0o600)
-    except OSError as error:
-        raise S3buError(f"{path}: the index cannot be opened ({error.strerror})") from error
-    return _made(_raw(path), identity, path)
-
-
-def _made(connection: sqlite3.Connection, identity: str, path: Path | None) -> Index:
-    """Return the index of a connection, with the newest schema."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA:
-        _migrate(connection)
-        connection.execute("INSERT OR REPLACE INTO fact VALUES ('repository', ?)", (storable(identity),))
-    return Index(connection, path)
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    from sqlite_utils import Database  # noqa: PLC0415 - only a new or older file needs it, and start-up counts
-
-    from s3bu.migrations import migrations  # noqa: PLC0415
-
-    migrations.apply(Database(connection))
