@@ -16,12 +16,15 @@ def compile_pattern(text: str) -> re.Pattern[bytes]:
     """Return a glob, or with `re:` before it a regular expression, to be searched in paths.
 
     A glob without a slash is matched with the last name of a path, else with the whole path. `*` and `?` stop at a
-    slash, `**` does not, and a set in brackets never matches one.
+    slash, `**` does not, and a set in brackets never matches one. `./` before it is the source, as `/` is; a slash at
+    its end, by which people mean a directory, makes no difference.
     """
     if text.startswith("re:"):
         return compile_regex(text.removeprefix("re:"))
-    start = b"\\A" if "/" in text else b"(?:\\A|/)"
-    glob = _translate(os.fsencode(text.removeprefix("/")))
+    name = re.sub(r"\A\./", "/", text)
+    name = name.rstrip("/") or name
+    start = b"\\A" if "/" in name else b"(?:\\A|/)"
+    glob = _translate(os.fsencode(name.removeprefix("/")))
     return _compile(b"(?s:" + start + glob + b"\\Z)", f"'{text}' is no pattern")
 
 

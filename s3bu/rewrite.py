@@ -70,6 +70,7 @@ class _Rewriting:
         self._progress = progress
         self._directories: dict[bytes, bool] = {}
         self._removed = self._kept = 0
+        self._is_rewritten = False
 
     def run(self) -> Outcome:
         before = self._listed()
@@ -80,8 +81,11 @@ class _Rewriting:
                 f"'{self._removal.pattern}' takes out all that {self._key} holds",
                 hint="a snapshot that nobody wants is forgotten, with `s3bu forget`",
             )
-        if self._removed and not self._removal.is_dry:
-            self._replace(header, stretches, before)
+        if not self._removal.is_dry:
+            if self._removed:
+                self._replace(header, stretches, before)
+            if self._removed or self._is_rewritten:  # one that broke off may have left them
+                self._remove_older()
         return Outcome(self._key, self._removed, self._kept)
 
     def _listed(self) -> StoredManifest:
@@ -102,6 +106,7 @@ class _Rewriting:
             reader = read_manifest(kept, key=str(key), job=key.job, label=key.label, packed=private.packed)
             for _ in reader:
                 pass
+            self._is_rewritten = reader.is_rewritten
             if reader.is_truncated or reader.warnings:
                 why = next(iter(reader.warnings), f"{key}: it is cut")
                 raise IntegrityError(f"{why}; it is not rewritten, since what it says there would be lost")
@@ -143,10 +148,14 @@ class _Rewriting:
         """Say whether a path matches, or a directory above it does."""
         if self._removal.matches(path):
             return True
-        above = path.rpartition(b"/")[0]
-        if above and above not in self._directories:
-            self._directories[above] = self._is_removed(above)
-        return bool(above) and self._directories[above]
+        unknown = []
+        while (path := path.rpartition(b"/")[0]) and path not in self._directories:
+            unknown.append(path)
+        is_removed = bool(path) and self._directories[path]
+        for above in reversed(unknown):
+            is_removed = is_removed or bool(self._removal.matches(above))
+            self._directories[above] = is_removed
+        return is_removed
 
     # --- writing
 
@@ -160,7 +169,6 @@ class _Rewriting:
 
         self._repository.put_manifest(header, [(line, gzip_member(line)), *stretches], check, create=False)
         self._record()
-        self._remove_older()
 
     def _record(self) -> None:
         """Let the index follow, in one transaction, by what stands in the repository now."""

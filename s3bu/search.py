@@ -64,14 +64,14 @@ def _longest_literal(pattern: str) -> str:
     """Return the longest text that every path has that a glob matches, within one name: SQLite finds it quickly."""
     if pattern.startswith("re:"):
         return ""
-    return max(re.split(r"[*?/]|\[.*", pattern, flags=re.DOTALL), key=len)
+    return max(re.split(r"[*?/]|\[.*", pattern.removeprefix("./"), flags=re.DOTALL), key=len)
 
 
 def history(path: str) -> Query:
     """Ask for all versions of one path, in each source in order of time."""
     columns = f"{_VERSION}, first_seen, last_seen, first_snapshot, last_snapshot, is_current, ended"
     sql = f"SELECT {columns} FROM versions WHERE path_key = path_key(:path) ORDER BY job, label, first_snapshot"
-    return Query(sql, {"path": path}, QUERY_SECONDS)
+    return Query(sql, {"path": path.removeprefix("./").rstrip("/")}, QUERY_SECONDS)
 
 
 def diff(earlier: str, later: str) -> Query:

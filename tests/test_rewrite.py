@@ -14,6 +14,8 @@ from s3bu.manifest import DIRECTORY, SYMLINK, Entry, FailedPath, Owner
 from s3bu.pattern import compile_pattern
 from s3bu.repository.layout import ManifestKey
 from s3bu.rewrite import Outcome, Removal, run
+from s3bu.storage import ObjectStat
+from s3bu.storage.s3 import S3Storage
 from s3bu.sync import sync
 from tests.fakes import OLD, SECOND, Listener, World, file_entry, manifest_key
 from tests.running import Scene, backed_up, check_refusal, succeed, write_job
@@ -108,6 +110,13 @@ def test_a_second_time_leaves_a_second_line(world: World, index: Index) -> None:
     rewrite(world, index, key)
     rewrite(world, index, key, remove="a")
     assert [line[:9] for line in world.manifest_lines(key)[:2]] == [b"@rewrite "] * 2
+
+
+def test_a_path_of_thousands_of_names_is_looked_up(world: World, index: Index) -> None:
+    deep = b"/".join([b"d"] * 5_000)
+    key = put(world, entries=[*ENTRIES, file_entry(deep, b"deep")])
+    assert rewrite(world, index, key) == [Outcome(key, 3, 4)]
+    assert rewrite(world, index, key, remove="d") == [Outcome(key, 1, 3)]
 
 
 def test_what_matches_nothing_is_left_as_it_is(world: World, index: Index) -> None:
@@ -258,6 +267,34 @@ def test_in_a_bucket_with_versions_the_old_manifest_is_gone(
     assert len(versions["Versions"]) == 1
     assert "DeleteMarkers" not in versions
     assert "secret" not in succeed("ls", bucket, "home/src").out
+
+
+def test_older_versions_that_a_run_left_which_broke_off_go_with_the_next(
+    tmp_path: Path,
+    moto_url: str,
+    make_bucket: Callable[[str], str],
+    make_client: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_url)
+    bucket, client = make_bucket(moto_url), make_client(moto_url)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    (tmp_path / "source").mkdir()
+    for name in ("stays", "secret"):
+        (tmp_path / "source" / name).write_text(name)
+    succeed("init", bucket)
+    succeed("backup", bucket, write_job(tmp_path / "home.yml", {"src": tmp_path / "source"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(S3Storage, "versions", broken)
+        assert run_program("rewrite", bucket, "home/src", "--remove", "secret").code == 1
+    assert len(client.list_object_versions(Bucket=bucket, Prefix="manifests/home/src/")["Versions"]) == 2
+    result = run_program("rewrite", bucket, "home/src", "--remove", "secret/")
+    assert (result.code, "no path of 1 snapshot matches 'secret/'" in result.err) == (3, True)
+    assert len(client.list_object_versions(Bucket=bucket, Prefix="manifests/home/src/")["Versions"]) == 1
+
+
+def broken(_storage: S3Storage, _prefix: str) -> Iterator[ObjectStat]:
+    raise StorageError("the server is unwell")
 
 
 def test_the_command_needs_a_pattern_and_names_what_it_would_take_out(

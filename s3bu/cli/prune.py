@@ -26,11 +26,11 @@ def prune(
 ) -> int:
     """Delete the contents that no snapshot names, in two steps.
 
-    Run it now and then, every day at the most. What no snapshot of any job names is marked first. 72 hours later, or
-    whenever it is run after that, what is marked and still not named by any snapshot is deleted. Backups may run
-    meanwhile, on any machine. It needs every passphrase, and credentials that may delete. Exit codes: 0 done or
-    nothing to do, 1 failed, and then nothing was deleted that anybody needs, 11 another prune deletes just now, 12 a
-    passphrase is missing.
+    Run it now and then, every day at the most. What no snapshot of any job names, and was not stored within the last
+    7 days, is marked first. 72 hours later, or whenever it is run after that, what is marked and still not named by
+    any snapshot is deleted. Backups may run meanwhile, on any machine. It needs every passphrase, and credentials
+    that may delete. Exit codes: 0 done or nothing to do, 1 failed, and then nothing was deleted that anybody needs,
+    11 another prune deletes just now, 12 a passphrase is missing.
 
     Examples:
 

@@ -8,9 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository, open_synced_index
-from s3bu.console.text import counted, shown_line
+from s3bu.console.text import counted, shown, shown_line
 from s3bu.errors import UsageError
 from s3bu.pattern import compile_pattern
+
+_NOTHING = 3
+"""The exit code where nothing was taken out: whoever wants a secret gone shall not take a misspelt name for done."""
 
 
 def rewrite(
@@ -26,6 +29,8 @@ def rewrite(
 
     Each manifest is replaced; a line in it says that paths were taken out. What only they held goes with the next
     `s3bu prune`. A path that is still in the source comes back with the next backup, unless the job leaves it out.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing matches, 10 no repository, 11 a backup uses the index just
+    now, 12 key missing or wrong.
 
     Examples:
 
@@ -55,7 +60,9 @@ def rewrite(
         texts = (snapshot, *snapshots)
         keys = list(dict.fromkeys(find_snapshot(opened, text, now=now.astimezone()) for text in texts))
         with open_synced_index(opened, console) as index:
+            nremoved = 0
             for outcome in run(opened, index, keys, removal, console):
+                nremoved += outcome.removed
                 facts = {
                     "snapshot_id": str(outcome.key),
                     "removed": outcome.removed,
@@ -66,4 +73,6 @@ def rewrite(
                 removed = f"{counted(outcome.removed, 'path')} {would}taken out, {outcome.kept:,} kept"
                 console.summary(facts, f"{shown_line(str(outcome.key))}: {removed}")
         console.finish()
-    return 0
+        if not nremoved:
+            console.warning(f"no path of {counted(len(keys), 'snapshot')} matches '{shown(remove)}'")
+    return 0 if nremoved else _NOTHING

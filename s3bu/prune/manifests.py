@@ -106,6 +106,8 @@ class Reading:
                 if len(batch) >= _BATCH:
                     self._add(batch)
             self._add(batch)
+            if reader.is_rewritten and reader.header is not None and not reader.header.host:
+                self._check_original(key, created)  # a rewrite gave it a header, without a host
             if reader.is_truncated or reader.warnings:
                 raise IntegrityError(next(iter(reader.warnings), f"{key}: it is cut"))
 

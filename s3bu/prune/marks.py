@@ -22,6 +22,7 @@ _ETAG = "#="
 _HEADING = "# contents that no snapshot names, each with the ETag of its object; not deleted before 72 hours are over\n"
 _HASHES = 40_000
 """In one object, which stays well below what one put takes."""
+_MARK_BOUND = 64 * 1024 * 1024
 _STALE = timedelta(hours=24)
 """A claim so old is one of a prune that was killed: a living one gives up long before."""
 
@@ -40,6 +41,10 @@ def read_all(repository: Repository, stats: Iterable[ObjectStat]) -> list[Mark]:
 
 
 def _read(storage: Storage, stat: ObjectStat) -> Mark:
+    if stat.nbytes > _MARK_BOUND:
+        raise IntegrityError(
+            f"{stat.key}: is larger than any mark; nothing was deleted", hint="find out who wrote the object"
+        )
     with storage.open(stat.key) as download:
         text = download.read()
         if download.modified.replace(microsecond=0) != stat.modified.replace(microsecond=0):
@@ -51,7 +56,7 @@ def _read(storage: Storage, stat: ObjectStat) -> Mark:
 def _etags(text: bytes) -> Iterator[tuple[bytes, str]]:
     """Yield each hash with the ETag behind it; a hash without one is never deleted."""
     digest = b""
-    for line in text.decode("utf-8", "replace").splitlines():
+    for line in text.decode("utf-8", "replace").split("\n"):  # at no other end of a line, as backups read it
         if line.startswith(_ETAG) and digest:
             yield digest, line.removeprefix(_ETAG)
         digest = bytes.fromhex(line) if len(line) == 64 and not line.startswith("#") else b""

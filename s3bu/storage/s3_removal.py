@@ -1,8 +1,9 @@
 """Removing from a bucket for good: the very version that was listed, what time it is there, and abandoned uploads.
 
-Where a bucket keeps versions, one is removed by its id, and an object that was put meanwhile is another one. Elsewhere
-the removal is on condition of the ETag, which AWS has known since 2025; a server that passes over the condition is
-found out by a removal of nothing, and then a look just before is all there is.
+Where a bucket keeps versions, one is removed by its id, and an object that was put meanwhile is another one. Not so the
+version `null` of a bucket that keeps none any more: what is put there takes its place, under the same id. There, and
+elsewhere, the removal is on condition of the ETag, which AWS has known since 2025; a server that passes over the
+condition is found out by a removal of nothing, and then a look just before is all there is.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from s3bu.storage.s3_put import CONFLICT
 T = TypeVar("T")
 
 _NO_VERSIONS = frozenset(("NotImplemented", "MethodNotAllowed"))
+_ENABLED, _SUSPENDED, _NULL = "Enabled", "Suspended", "null"
 _ANOTHER = frozenset(("PreconditionFailed", "NoSuchKey", CONFLICT))
 _NO_UPLOADS = frozenset(("NoSuchUpload", "NotImplemented", "MethodNotAllowed"))
 
@@ -53,7 +55,7 @@ class Removal:
         self._stat = stat
         self._look = look
         self._senseless = senseless
-        self._has_versions: bool | None = None
+        self._versioning: str | None = None
         self._has_conditions: bool | None = None
 
     def now(self) -> datetime:
@@ -75,18 +77,18 @@ class Removal:
     @property
     def has_versions(self) -> bool:
         """Whether the bucket keeps versions, or did once."""
-        if self._has_versions is None:
-            self._has_versions = self._ask("s3:GetBucketVersioning", "", self._asked_versioning)
-        return self._has_versions
+        if self._versioning is None:
+            self._versioning = self._ask("s3:GetBucketVersioning", "", self._asked_versioning)
+        return self._versioning in (_ENABLED, _SUSPENDED)
 
-    def _asked_versioning(self, client: S3Client) -> bool:
+    def _asked_versioning(self, client: S3Client) -> str:
         try:
             answer = client.get_bucket_versioning(Bucket=self._bucket)
         except FAULTS as error:
             if code_of(error) in _NO_VERSIONS:
-                return False
+                return ""
             raise
-        return answer.get("Status") in ("Enabled", "Suspended")
+        return str(answer.get("Status", ""))
 
     def versions(self, prefix: str) -> Iterator[ObjectStat]:
         """Yield all versions under a prefix of a bucket that keeps them, those of a key together, the newest first."""
@@ -126,13 +128,13 @@ class Removal:
     def remove(self, stat: ObjectStat) -> bool:
         """Remove the very version, or object, that was listed; say whether it was still that one."""
         name = self._root + stat.key
-        if stat.version:
+        if stat.version and not (self.has_versions and self._versioning == _SUSPENDED and stat.version == _NULL):
             version = {"Key": name, "VersionId": stat.version}
             self._ask(
                 "s3:DeleteObjectVersion", name, lambda client: client.delete_object(Bucket=self._bucket, **version)
             )
             return True
-        if self.has_versions:
+        if not stat.version and self.has_versions:
             first = next((one for one in self.versions(stat.key) if one.key == stat.key), None)
             return first is not None and first.etag == stat.etag and self.remove(first)
         if self._has_conditions is None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from s3bu import prune
+from s3bu.compression import gzip_member
 from s3bu.errors import (
     AccessDenied,
     IntegrityError,
@@ -154,6 +155,19 @@ def test_marks_that_nobody_understands_end_it(world: World) -> None:
     nothing_moves(world, IntegrityError, "line 1: not a hash")
 
 
+def test_a_line_of_a_mark_ends_where_backups_see_its_end(world: World) -> None:
+    marked(world)
+    comment = f"# note\r{hash_of(OTHER)}\r#=etag\u2028{'z' * 64}\n"
+    world.storage.objects[f"{MARKS}x"] = StoredObject(comment.encode(), {})
+    pruned(world)
+
+
+def test_a_mark_without_end_is_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked(world)
+    monkeypatch.setattr("s3bu.prune.marks._MARK_BOUND", 100)
+    nothing_moves(world, IntegrityError, "larger than any mark")
+
+
 def test_marks_that_do_not_say_which_objects_they_mean_end_it(world: World) -> None:
     marked(world)
     world.storage.objects[f"{MARKS}x"] = StoredObject(f"{hash_of(OTHER)}\n".encode(), {})
@@ -214,6 +228,15 @@ def test_where_the_original_made_a_snapshot_lately_it_asks(world: World) -> None
     assert "--original-stopped" in str(error.hint)
     pruned(world, is_original_stopped=True)
     assert contents(world) == {NAMED}
+
+
+def test_a_snapshot_of_the_original_that_was_rewritten_counts_as_its_own(world: World) -> None:
+    marked(world)
+    line = b"@rewrite at=2024-01-02T00:00:00Z host=x removed=1 pattern=x\n1,1,0644," + hash_of(NAMED).encode() + b",a\n"
+    key = manifest_key("2024-01-02", 0)
+    header = Header(str(key), key.job, key.label, "", datetime.now(UTC), "")
+    world.repository.put_manifest(header, [(line, gzip_member(line))])
+    nothing_moves(world, StorageError, "made by the original s3backup not long ago")
 
 
 def test_old_snapshots_of_the_original_are_no_hindrance(world: World) -> None:

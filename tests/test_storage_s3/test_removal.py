@@ -90,6 +90,22 @@ def test_a_bucket_that_kept_versions_once_is_asked_for_them(versioned: tuple[S3S
     assert [bool(stat.version) for stat in storage.versions("data/")] == [True]
 
 
+def test_what_was_put_meanwhile_is_not_taken_for_the_version_null_that_was_listed(
+    versioned: tuple[S3Storage, str], client: Any
+) -> None:
+    storage, bucket = versioned
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    storage.put("data/x", b"1", {})
+    (old,) = storage.versions("data/x")
+    storage.put("data/x", b"22", {})
+    (new,) = storage.versions("data/x")
+    assert old.version == new.version == "null"
+    assert not storage.remove(old)
+    assert [stat.nbytes for stat in storage.list("data/")] == [2]
+    assert storage.remove(new)
+    assert list(storage.list("data/")) == []
+
+
 # --- on condition
 
 
