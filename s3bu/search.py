@@ -158,6 +158,13 @@ def entries_where(snapshot: str, condition: str) -> Query:
     return Query(sql, {"snapshot": snapshot}, QUERY_SECONDS)
 
 
+def check_label(index: Index, label: str) -> None:
+    """Raise `UsageError` for a label that no source in the index has: nothing would be found, and nobody told why."""
+    labels = [name for (name,) in index.connection.execute("SELECT DISTINCT label FROM source ORDER BY label")]
+    if label not in labels:
+        raise UsageError(f"no source in the index has the label '{label}'", hint="there are " + ", ".join(labels[:20]))
+
+
 # --- snapshots by name, and the source as it is now
 
 

@@ -45,6 +45,8 @@ def parse_share(text: str) -> Share:
         share = Share(float(written[1]) / 100) if written else Share(1.0, parse_size(text))
     except UsageError:
         share = Share(0.0)
+    if text.strip().isdecimal():
+        raise UsageError(f"'{text}' of what?", hint=f"write {text.strip()}% or, for bytes, {text.strip()}B")
     if not 0 < share.fraction <= 1 or share.nbytes == 0:
         raise UsageError(f"'{text}' is no share", hint="write 5%, a size such as 2GB, or all")
     return share

@@ -234,6 +234,23 @@ def test_a_table_too_wide_for_the_terminal_has_its_keys_on_lines_of_their_own() 
     ]
 
 
+def test_in_a_narrow_terminal_no_column_breaks_in_a_word() -> None:
+    rows = [("home", "2026-05-01 10:00:00", "12", "manifests/a-long-key")]
+    lines = list(format_table(("source", "newest", "whole", "key"), rows, right=frozenset({2}), width=20))
+    assert lines == [
+        "source",
+        "    newest",
+        "    whole",
+        "    key",
+        "home",
+        "    2026-05-01 10:00:00",
+        "    12",
+        "    manifests/a-long-key",
+    ]
+    folded = list(format_table(("source", "newest", "whole", "key"), rows, right=frozenset({2}), width=32))
+    assert folded[2:] == ["home    2026-05-01 10:00:00", "       12  manifests/a-long-key"]
+
+
 def test_a_table_that_fits_is_not_folded() -> None:
     lines = list(format_table(("name", "files", "key"), WIDE_ROWS, right=frozenset({1}), width=34))
     assert lines == [

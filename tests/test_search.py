@@ -32,6 +32,11 @@ def scene(made: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
 # --- find
 
 
+def test_a_label_that_no_source_has_is_refused_with_those_that_are_there(scene: Scene) -> None:
+    result = run("find", scene.repository, "*", "--label", "nowhere")
+    check_refusal(result, 2, "no source in the index has the label 'nowhere'", "there are ")
+
+
 def test_a_file_that_did_not_change_is_one_line(scene: Scene) -> None:
     (row,) = told("find", scene.repository, "sea.jpg")
     assert (row["path"], row["is_current"], row["ended"]) == ("photos/sea.jpg", 1, None)
@@ -55,7 +60,6 @@ def test_each_version_of_a_file_is_a_line_in_order_of_time(scene: Scene) -> None
         (["*.jpg"], ["photos/copy.jpg", "photos/sea.jpg"]),
         (["photos/*"], ["photos/copy.jpg", "photos/sea.jpg"]),
         (["re:^n.*txt$", "--label", "docs"], ["notes.txt", "notes.txt"]),
-        (["*", "--label", "other"], []),
         (["*", "--larger", "1k"], ["photos/copy.jpg", "photos/sea.jpg"]),
         (["*", "--larger", "3000"], ["photos/copy.jpg", "photos/sea.jpg"]),
         (["*", "--larger", "3001"], []),

@@ -60,7 +60,7 @@ def find(
         only paths that the newest snapshot of their source does not have
     """
     from s3bu.pattern import compile_pattern  # noqa: PLC0415 - start-up counts
-    from s3bu.search import Wanted  # noqa: PLC0415
+    from s3bu.search import Wanted, check_label  # noqa: PLC0415
     from s3bu.search import find as ask_for  # noqa: PLC0415
 
     compile_pattern(pattern)
@@ -74,6 +74,8 @@ def find(
         is_deleted=deleted,
     )
     with common.console() as console, open_index_for_reading(repository, common, console) as (_, index):
+        if label is not None:
+            check_label(index, label)
         _tell(console, index, ask_for(wanted), "version", _VERSION)
     return 0
 

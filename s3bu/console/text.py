@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 _WIDEST = 200
+_INDENTATION = "    "
 
 
 def shown(name: bytes | str) -> str:
@@ -76,24 +77,36 @@ def format_table(
     """Yield the lines of a table with columns as wide as they need to be; those in `right` hold numbers.
 
     With `measured` only so many rows decide how wide, up to a bound, and what is longer stands out.
-    Where a line would be longer than `width`, the last column, a key that must not be cut, gets a line of its own.
+    Columns that would go past `width` stand on further lines, indented: nothing is cut, and nothing breaks in a word.
     """
     rows = iter(rows)
     cells = [titles, *islice(rows, measured)]
     widths = [max(columns_of(row[column]) for row in cells) for column in range(len(titles))]
     if measured is not None:
         widths = [min(one, _WIDEST) for one in widths]
-    is_folded = width is not None and sum(widths) + 2 * (len(widths) - 1) > width and len(widths) > 1
+    lines = _folded(widths, width)
     for row in chain(cells, rows):
         padded = [
             _padded(cell, width, is_right=column in right)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        if is_folded:
-            yield "  ".join(padded[:-1]).rstrip()
-            yield f"    {row[-1]}"
-        else:
-            yield "  ".join(padded).rstrip()
+        for number, columns in enumerate(lines):
+            # What stands alone on its line has no column to keep to.
+            texts = [padded[column] for column in columns] if len(columns) > 1 or not number else [row[columns[0]]]
+            yield (_INDENTATION if number else "") + "  ".join(texts).rstrip()
+
+
+def _folded(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """Return which columns stand on the first line of a row, on the second, and so on."""
+    lines: list[list[int]] = [[]]
+    used = 0
+    for column, needed in enumerate(widths):
+        if width is not None and lines[-1] and used + 2 + needed > width:
+            lines.append([])
+            used = len(_INDENTATION)
+        used += needed + (2 if lines[-1] else 0)
+        lines[-1].append(column)
+    return lines
 
 
 def _padded(cell: str, width: int, *, is_right: bool) -> str:

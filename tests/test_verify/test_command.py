@@ -79,6 +79,7 @@ def test_a_job_of_the_repository_is_found_for_a_repair_and_one_that_is_not_there
         (("nothing",), 10, "job 'nothing' has no snapshots"),
         (("home", "nothing"), 2, "it has src"),
         (("--read-data", "0%"), 2, "'0%' is no share"),
+        (("--read-data", "5"), 2, "'5' of what?"),
         (("--read-data", "101%"), 2, "write 5%, a size such as 2GB, or all"),
         (("--against-source", "some"), 2, "'some' is no share"),
         (("--max-age", "soon"), 2, "'soon' is no time"),
