@@ -22,7 +22,7 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     """Run every command in a repository that was backed up once, and some so that they fail."""
 
     def say(heading: str, *words: Argument) -> Said:
-        return Said(heading, words, run(*words, *options))
+        return Said(heading, words, run(*words, *(option for option in options if option not in words)))
 
     repository, job = scene.repository, scene.job
     target = scene.target

@@ -78,6 +78,7 @@ def test_a_run_without_changes_starts_no_process_for_scrypt(recorded: Recording)
     assert _STARTED == []
 
 
+@pytest.mark.usefixtures("slow_scrypt")
 def test_a_changed_file_costs_one_put_for_it_and_one_for_the_manifest(recorded: Recording) -> None:
     write_file(recorded.sources["one"] / "file", "changed", mtime=1_600_000_001)
     others = [one for one in recorded.backup() if not one.startswith("LIST")]
