@@ -75,4 +75,5 @@ def test_the_documentation_shows_what_a_check_says() -> None:
     (said,) = blocks("console")
     with pytest.raises(JobError) as caught:
         parse_job(broken.encode(), name="home", origin="home.yml", strict=True, directory=Path("/jobs"))
-    assert said.splitlines() == ["$ s3bu job check home.yml", *caught.value.problems]
+    problems = ["home.yml: 7 problems", *caught.value.problems]
+    assert said.splitlines() == ["$ s3bu job check home.yml", *(f"s3bu: error: {problem}" for problem in problems)]
