@@ -65,3 +65,8 @@ def test_a_pattern_that_matches_nothing_is_only_warned_of_in_a_job_in_use() -> N
     job = parse(ONE_SOURCE + "s3bu: {exclude: ['a[', b]}\n", strict=False)
     assert job.filters.selection.exclude == (b"b",)
     assert len(job.warnings) == 1
+
+
+def test_a_key_that_stands_one_level_too_high_is_told_where_it_belongs() -> None:
+    (problem,) = problems_of(ONE_SOURCE + "retention: {keep_daily: 7}\n")
+    assert problem.endswith("unknown key 'retention', which belongs below 's3bu'")

@@ -99,7 +99,7 @@ def parse_job(text: bytes, *, name: str, origin: str, strict: bool, directory: P
 
     findings = Findings(origin, strict)
     root = read_document(text, findings)
-    keys = keys_of(root, "a job", _JOB_KEYS, findings)
+    keys = keys_of(root, "a job", _JOB_KEYS, findings, below_s3bu=OWN_KEYS)
     if not (is_nothing(root) or isinstance(root, nodes.Mapping)):
         raise findings.error()
     sources = _read_sources(keys.get("sources"), findings, directory)

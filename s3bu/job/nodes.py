@@ -83,8 +83,10 @@ class Findings:
         return JobError(f"{self.origin}: {count:,} problem{'' if count == 1 else 's'}", self.lines(self.problems))
 
 
-def keys_of(node: Node | None, what: str, known: tuple[str, ...], findings: Findings) -> dict[str, Node]:
-    """Return the values of a mapping, having noted the unknown keys in it."""
+def keys_of(
+    node: Node | None, what: str, known: tuple[str, ...], findings: Findings, *, below_s3bu: tuple[str, ...] = ()
+) -> dict[str, Node]:
+    """Return the values of a mapping, having noted the unknown keys in it; some are known `below_s3bu`."""
     if node is None or is_nothing(node):
         return {}
     if not isinstance(node, Mapping):
@@ -94,6 +96,7 @@ def keys_of(node: Node | None, what: str, known: tuple[str, ...], findings: Find
         if key not in known:
             close = get_close_matches(key[:64].lower(), known, 1)
             advice = f", did you mean {close[0]!r}" if close else ""
+            advice = ", which belongs below 's3bu'" if key in below_s3bu else advice
             findings.doubt(line, f"unknown key {shown(key)}{advice}")
     return node.values
 
