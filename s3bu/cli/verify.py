@@ -70,9 +70,9 @@ def verify(
     """
     from s3bu.verify import Options, run  # noqa: PLC0415 - start-up counts
 
-    reads = parse_share(read_data) if read_data else None
-    compares = parse_share(against_source) if against_source else None
-    oldest = parse_moment(max_age, now=datetime.now(UTC)) if max_age else None
+    reads = parse_share(read_data) if read_data is not None else None
+    compares = parse_share(against_source) if against_source is not None else None
+    oldest = parse_moment(max_age, now=datetime.now(UTC)) if max_age is not None else None
     with (
         open_repository(repository, common) as opened,
         common.console() as console,
