@@ -84,9 +84,10 @@ class _Attempt:
 
 
 def _looks_packed(download: Download, nbytes: int | None) -> bool:
-    """Guess from the metadata, and without any from the size: age only ever adds to what it encrypts."""
-    if download.metadata:
-        return "s3bu-compress" in download.metadata
+    """Guess from the metadata, and without any of ours from the size: age only ever adds to what it encrypts."""
+    is_packed = layout.says_compressed(download.metadata)
+    if is_packed is not None:
+        return is_packed
     return nbytes is not None and download.nbytes < layout.smallest_object(nbytes)
 
 

@@ -48,6 +48,8 @@ IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 _stretch_elsewhere = passphrase._stretch
 PACKED = {"s3bu-encrypt": "age", "s3bu-compress": "gzip"}
 RAW = {"s3bu-encrypt": "age"}
+OF_OTHERS = {"mtime": "1600000000.0"}
+"""What an object has that another tool copied: nothing of ours."""
 
 
 def hash_of(content: bytes) -> str:

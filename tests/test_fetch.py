@@ -3,6 +3,7 @@
 import gzip
 import io
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from s3bu.crypto.passphrase import encrypt_with_passphrase
 from s3bu.errors import AccessDenied, IntegrityError, NoIdentityError, ObjectNotFound
 from s3bu.fetch import fetch
 from s3bu.storage.memory import StoredObject
-from tests.fakes import PACKED, RAW, World, another_recipient, hash_of, key_of, refuse
+from tests.fakes import OF_OTHERS, PACKED, RAW, World, another_recipient, hash_of, key_of, refuse
 
 TEXT = b"some text that packs well " * 200
 ZIPPED = gzip.compress(b"a file that was zipped by its owner " * 50, mtime=0)
 TWICE = gzip.compress(gzip.compress(TEXT, mtime=0), mtime=0)
 CONTENTS = (b"", b"x", b"\x1f\x8b", b"\x1f", TEXT, ZIPPED, ZIPPED + b"trailing", ZIPPED[:-4], TWICE)
-METADATA: tuple[Mapping[str, str], ...] = (RAW, PACKED, {}, {"mtime": "made by another tool"})
+METADATA: tuple[Mapping[str, str], ...] = (RAW, PACKED, {}, OF_OTHERS)
 
 
 class Counted(io.BytesIO):
@@ -166,7 +167,7 @@ def test_an_error_of_the_target_comes_out_as_it_is(world: World) -> None:
 def test_an_ordinary_content_is_fetched_once(world: World) -> None:
     reads: list[str] = []
     world.storage.before_read = reads.append
-    for metadata, is_packed in ((RAW, False), (PACKED, True), ({}, False), ({}, True)):
+    for metadata, is_packed in ((RAW, False), (PACKED, True), *product(({}, OF_OTHERS), (False, True))):
         reads.clear()
         found = world.put_content(TEXT, metadata, packed=is_packed)
         fetched(world, found, len(TEXT))

@@ -81,7 +81,12 @@ def test_a_name_that_is_no_text_is_found_by_its_bytes(scene: Scene) -> None:
     assert column(told("find", scene.repository, pattern), "path") == ["caf\\xe9\\\\"]
 
 
-@pytest.mark.parametrize("arguments", [["re:("], ["*", "--since", "soon"], ["*", "--larger", "big"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["re:("], ["*", "--since", "soon"], ["*", "--larger", "big"]]
+    # An empty text is most often a variable that a script forgot to set; without the bound all would be found.
+    + [["*", option, ""] for option in ("--since", "--until", "--larger")],
+)
 def test_what_makes_no_sense_is_refused(arguments: list[str], scene: Scene) -> None:
     check_refusal(run("find", scene.repository, *arguments), 2)
 
@@ -249,9 +254,16 @@ def test_what_grew_since_a_time(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [["--largest", "--duplicates"], ["--growth", "3d", "--largest"], ["home/docs", "--growth", "3d"], ["home/none"]],
+    [
+        ["--largest", "--duplicates"],
+        ["--growth", "3d", "--largest"],
+        ["home/docs", "--growth", "3d"],
+        ["home/none"],
+        ["--growth", ""],
+        [""],
+    ],
 )
-def test_what_excludes_each_other_is_refused(options: list[str], scene: Scene) -> None:
+def test_what_excludes_each_other_or_names_nothing_is_refused(options: list[str], scene: Scene) -> None:
     check_refusal(run("du", scene.repository, *options), 2)
 
 

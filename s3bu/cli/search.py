@@ -67,10 +67,10 @@ def find(
     now = datetime.now(UTC)
     wanted = Wanted(
         pattern,
-        since=parse_moment(since, now=now, is_first=True) if since else None,
-        until=parse_moment(until, now=now) if until else None,
+        since=parse_moment(since, now=now, is_first=True) if since is not None else None,
+        until=parse_moment(until, now=now) if until is not None else None,
         label=label,
-        larger=parse_size(larger) if larger else None,
+        larger=parse_size(larger) if larger is not None else None,
         is_deleted=deleted,
     )
     with common.console() as console, open_index_for_reading(repository, common, console) as (_, index):
@@ -200,16 +200,16 @@ def du(
     """
     from s3bu import search  # noqa: PLC0415 - start-up counts
 
-    if sum((largest, duplicates, growth is not None)) > 1 or (growth and snapshot):
+    if sum((largest, duplicates, growth is not None)) > 1 or (growth is not None and snapshot is not None):
         raise UsageError("--largest, --duplicates and --growth exclude each other, and --growth a snapshot")
     now = datetime.now(UTC)
     with common.console() as console, open_index_for_reading(repository, common, console) as (_, index):
-        key = search.find_indexed(index, snapshot, now=now).key if snapshot else None
+        key = search.find_indexed(index, snapshot, now=now).key if snapshot is not None else None
         if largest:
             _tell(console, index, search.largest(key, limit), "file", _FILE)
         elif duplicates:
             _tell(console, index, search.duplicates(key, limit), "duplicate", _DUPLICATE)
-        elif growth:
+        elif growth is not None:
             query = search.growth(parse_moment(growth, now=now), depth, limit)
             _tell(console, index, query, "directory", _GROWTH)
         else:

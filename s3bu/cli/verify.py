@@ -42,9 +42,9 @@ def verify(
     """Check that every snapshot can come back: by size, or by reading.
 
     By one listing of all objects; contents are read with --read-data alone. Names the paths and snapshots that
-    something is wrong with, and the newest snapshot that is whole. Exit codes: 0 sound, 1 something is damaged,
-    2 wrong usage, 3 something was repaired, or cannot be told, or is too old, 10 no repository or snapshots,
-    11 a backup uses the index just now, 12 key missing or wrong.
+    something is wrong with, and the newest snapshot that is whole. Exit codes: 0 sound, 1 something is damaged, or
+    it failed, 2 wrong usage, 3 something was repaired, or cannot be told, or is too old, 10 no repository or
+    snapshots, 11 a backup uses the index just now, 12 key missing or wrong.
 
     Examples:
 
@@ -70,9 +70,9 @@ def verify(
     """
     from s3bu.verify import Options, run  # noqa: PLC0415 - start-up counts
 
-    reads = parse_share(read_data) if read_data else None
-    compares = parse_share(against_source) if against_source else None
-    oldest = parse_moment(max_age, now=datetime.now(UTC)) if max_age else None
+    reads = parse_share(read_data) if read_data is not None else None
+    compares = parse_share(against_source) if against_source is not None else None
+    oldest = parse_moment(max_age, now=datetime.now(UTC)) if max_age is not None else None
     with (
         open_repository(repository, common) as opened,
         common.console() as console,
@@ -92,7 +92,7 @@ def verify(
 
 def _end(repository: "Repository", report: "Report", *, is_repairing: bool) -> None:
     """Raise what a run that found damage, or could not do all of its work, ends with."""
-    if report.exit_code == 1:
+    if report.is_damaged:
         hint = "`s3bu verify --repair` puts back what this machine still has; versions of a bucket may be sound"
         if is_repairing:
             hint = "this machine has not what is left; another one that backs up here may, with `s3bu verify --repair`"
@@ -178,7 +178,7 @@ def _tell(index: "Index", report: "Report", console: Console) -> None:
     if report.standings:
         rows = [_standing_row(one) for one in report.standings]
         console.table(Table("standing", titles, rows, right=frozenset({1, 2, 3, 4})))
-    for error in report.errors if report.exit_code == 1 else ():
+    for error in report.errors if report.is_damaged else ():
         console.error(error, during="verify")
     console.summary(_facts(report), *_lines(report))
 
@@ -348,7 +348,7 @@ def _lines(report: "Report") -> Iterator[str]:
 
 
 def _verdict(report: "Report") -> str:
-    if report.exit_code == 1:
+    if report.is_damaged:
         return "DAMAGED"
     found = []
     if report.repaired:

@@ -1,6 +1,7 @@
 """The names of things in a repository: which key holds what, and how a key is read back (docs/format.md, "Keys")."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -110,3 +111,12 @@ def parse_content_key(key: str) -> str | None:
 def smallest_object(nbytes: int) -> int:
     """Return the least size of the object of a content that was not compressed: age's header, and a tag each 64 KiB."""
     return nbytes + 184 + 16 * max(1, -(-nbytes // 65536))
+
+
+def says_compressed(metadata: Mapping[str, str]) -> bool | None:
+    """Return whether the metadata of a content say that it is compressed, `None` where they have nothing of ours.
+
+    Whoever copies objects may lose ours and add others, as rclone does with `mtime`.
+    """
+    ours = [name for name in metadata if name.startswith("s3bu-")]
+    return "s3bu-compress" in ours if ours else None

@@ -3,7 +3,7 @@
 from s3bu.manifest import Entry
 from s3bu.progress import Failure
 from s3bu.repository import Repository
-from s3bu.repository.layout import content_key, smallest_object
+from s3bu.repository.layout import content_key, says_compressed, smallest_object
 from s3bu.restore import Plan, need_identities
 from s3bu.storage import ObjectStat
 
@@ -51,6 +51,5 @@ def _fault(repository: Repository, entry: Entry, status: ObjectStat | None) -> s
         return f"{status.key} lies in an archive class and must be brought back first"
     if status.nbytes >= smallest_object(entry.nbytes):
         return None
-    metadata = repository.storage.metadata(status.key)
-    may_be_packed = not metadata or "s3bu-compress" in metadata
-    return None if may_be_packed else f"{status.key} is cut short"
+    is_packed = says_compressed(repository.storage.metadata(status.key))
+    return f"{status.key} is cut short" if is_packed is False else None

@@ -73,10 +73,18 @@ class Report:
     nmanifests_read: int = 0
 
     @property
-    def exit_code(self) -> int:
-        """0 when all is sound, 1 when something is damaged, 3 when something was repaired or cannot be known."""
+    def is_damaged(self) -> bool:
+        """Whether something was found that cannot come back; the exit code does not tell, since most errors have 1."""
         has_damage = any(one.is_damage for one in self.broken) or any(one in DAMAGE for one in self.problems)
-        if has_damage or (self.compared and self.compared.differing):
+        return has_damage or bool(self.compared and self.compared.differing)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is sound, 1 when something is damaged, 3 when something was repaired or cannot be known.
+
+        Without damage, an error that ended a part has its own.
+        """
+        if self.is_damaged:
             return DAMAGED
         if self.errors:
             return self.errors[0].exit_code

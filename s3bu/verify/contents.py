@@ -19,7 +19,7 @@ from s3bu.parallel import each
 from s3bu.patience import Patience
 from s3bu.progress import Progress
 from s3bu.repository import Repository
-from s3bu.repository.layout import content_key, smallest_object
+from s3bu.repository.layout import content_key, says_compressed, smallest_object
 from s3bu.storage import ObjectStat
 
 MISSING, EMPTY, CUT, DAMAGED = "missing", "empty", "cut", "damaged"
@@ -251,7 +251,9 @@ def _look(repository: Repository, row: Checked, patience: Patience) -> _Looked:
         patience.judge(error)
         return _Looked(row, UNREADABLE, error.message)
     patience.reward()
-    is_packed = "s3bu-compress" in metadata if metadata else row.problem != _SHRUNK
+    is_packed = says_compressed(metadata)
+    if is_packed is None:
+        is_packed = row.problem != _SHRUNK
     return _Looked(row, UNVERIFIED if is_packed else CUT)
 
 

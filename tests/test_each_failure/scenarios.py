@@ -254,8 +254,12 @@ def damage(scene: Scene) -> None:
 
 
 def check_verify(scene: Scene, result: Result) -> None:
-    """Hold a run to what it says: it never calls damage sound, and what it calls repaired is."""
+    """Hold a run to what it says: it never calls damage sound, nor a failure damage, and what it calls repaired is.
+
+    Any code but 0 may be right: it is that of the error, such as 2 when `secrets.yml` cannot be read.
+    """
     assert result.code != 0, result
+    assert not (ALL_THERE in result.out and "damaged;" in result.err), result
     if result.code == 3 and ALL_THERE in result.out and not result.errors:
         snapshots(scene)
     else:

@@ -8,7 +8,7 @@ from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath
 from s3bu.restore import Plan, plan_restore
 from s3bu.restore.stored import check
 from s3bu.storage.memory import StoredObject
-from tests.fakes import PACKED, World, file_entry, hash_of, key_of
+from tests.fakes import OF_OTHERS, PACKED, World, file_entry, hash_of, key_of
 from tests.test_restore.restoring import HOSTILE, TEXT, damage, directory, link, plan, snapshot, stored
 
 
@@ -51,10 +51,12 @@ def test_a_pattern_is_searched_in_the_path_and_takes_failures_along() -> None:
 
 
 def test_a_check_finds_what_could_not_come_back(world: World) -> None:
-    world.put_content(b"text that packs " * 100, PACKED, packed=True)
+    for number, metadata in enumerate((PACKED, OF_OTHERS, {})):
+        world.put_content(b"%d packs " % number * 100, metadata, packed=True)
     names = ("missing", "archived", "cut")
     entries = [stored(world, name.encode(), name.encode() * 100) for name in names]
-    good = [stored(world, b"good"), stored(world, b"twin"), file_entry(b"packed", b"text that packs " * 100)]
+    good = [stored(world, b"good"), stored(world, b"twin")]
+    good.extend(file_entry(b"packed %d" % number, b"%d packs " % number * 100) for number in range(3))
     for name in names:
         damage(world, name, name.encode() * 100)
         if name == "cut":

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.running import Scene, backed_up, check_refusal, run, succeed, tree, write_file, write_job
-from tests.servers import FaultyServer, faulty_server, relayed
+from tests.servers import FaultyServer, error_response, faulty_server, relayed
 from tests.test_requests import asked
 
 TEXT = "some text that packs well " * 200
@@ -80,6 +80,9 @@ def test_a_job_of_the_repository_is_found_for_a_repair_and_one_that_is_not_there
         (("home", "nothing"), 2, "it has src"),
         (("--read-data", "0%"), 2, "'0%' is no share"),
         (("--read-data", "5"), 2, "'5' of what?"),
+        (("--read-data", ""), 2, "'' is no share"),
+        (("--against-source", ""), 2, "'' is no share"),
+        (("--max-age", ""), 2, "'' is no time"),
         (("--read-data", "101%"), 2, "write 5%, a size such as 2GB, or all"),
         (("--against-source", "some"), 2, "'some' is no share"),
         (("--max-age", "soon"), 2, "'soon' is no time"),
@@ -142,6 +145,21 @@ def verified(server: FaultyServer, place: str, *words: str, code: int = 0) -> li
     result = run("verify", place, *words)
     assert result.code == code, result
     return sorted(map(asked, server.heads))
+
+
+def test_what_may_not_be_read_fails_and_is_no_damage(moto_url: str, tmp_path: Path) -> None:
+    def answer(head: bytes, body: bytes) -> bytes:
+        is_read = head.startswith(b"GET") and b"/data/" in head.partition(b"\r\n")[0]
+        return error_response("403 Forbidden", "AccessDenied") if is_read else relayed(moto_url, head, body)
+
+    job = write_job(tmp_path / "home.yml", {"src": write_file(tmp_path / "source" / "a", TEXT).parent})
+    with faulty_server(answer) as server:
+        place, options = f"s3://verify-{uuid.uuid4().hex[:12]}", ("--endpoint-url", server.url)
+        assert run("backup", "--init", place, job, *options).code == 0
+        result = run("verify", place, "--read-data", "all", *options)
+    check_refusal(result, 1, "s3:GetObject")
+    assert "damaged" not in result.err
+    assert result.out.splitlines()[-1] == "not all of it could be verified"
 
 
 @pytest.mark.parametrize("kind", ["moto", "rclone"])

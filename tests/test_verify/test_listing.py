@@ -8,7 +8,7 @@ import pytest
 
 from s3bu.errors import AccessDenied, JobNotFoundError, UsageError
 from s3bu.storage.memory import StoredObject
-from tests.fakes import OLD, PACKED, RAW, RoughStorage, World, file_entry, key_of, manifest_key
+from tests.fakes import OF_OTHERS, OLD, PACKED, RAW, RoughStorage, World, file_entry, key_of, manifest_key
 from tests.test_backup.runs import back_up
 from tests.test_verify.verifying import ALL, TEXT, cut, spoil, verify
 
@@ -158,9 +158,10 @@ def test_compressed_objects_of_others_are_unverified_until_they_are_read_and_ask
     assert verify(world, home="another machine").code == 0
 
 
-def test_an_object_without_metadata_may_be_compressed(world: World) -> None:
+@pytest.mark.parametrize("metadata", [{}, OF_OTHERS])
+def test_an_object_without_metadata_of_ours_may_be_compressed(world: World, metadata: dict[str, str]) -> None:
     world.put_manifest([file_entry(b"a", TEXT)])
-    world.put_content(TEXT, {}, packed=True)
+    world.put_content(TEXT, metadata, packed=True)
     assert verify(world).report.problems == {"unverified": 1}
     assert verify(world, reads=ALL).code == 0
 
@@ -197,11 +198,12 @@ def test_an_object_that_is_not_the_one_stored_here_is_unverified_until_it_is_rea
     assert verify(world).problems == {b"a": "damaged"}
 
 
-def test_a_cut_object_without_metadata_is_known_by_what_was_stored_here(world: World) -> None:
+@pytest.mark.parametrize("metadata", [{}, OF_OTHERS])
+def test_a_cut_object_without_metadata_is_known_by_what_was_stored_here(world: World, metadata: dict[str, str]) -> None:
     world.write("a", TEXT)
     back_up(world)
     body = world.storage.objects[key_of(TEXT)].body
-    world.storage.objects[key_of(TEXT)] = StoredObject(body[:1000], {})
+    world.storage.objects[key_of(TEXT)] = StoredObject(body[:1000], metadata)
     assert verify(world).problems == {b"a": "cut"}
     assert verify(world, home="another machine").problems == {b"a": "unverified"}
 
