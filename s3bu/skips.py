@@ -37,15 +37,20 @@ class Skips:
             self._rows.clear()
 
     def rule_of(self, path: bytes) -> Rule | None:
-        """Return the rule by which a path was left out, itself or with a directory above it, if it was."""
+        """Return the rule by which a path was left out, itself or with a directory above it, if it was.
+
+        A file or link in the place of a directory takes nothing along: what lay below it is gone by itself.
+        """
         if not self._rules:
             return None
         self._write()
+        statement = "SELECT rule FROM skipped WHERE sort_key = ?"
         found = None
         while path and found is None:
-            row = self._connection.execute("SELECT rule FROM skipped WHERE sort_key = ?", (sort_key(path),)).fetchone()
+            row = self._connection.execute(statement, (sort_key(path),)).fetchone()
             found = None if row is None else list(self._rules)[row[0]]
             path = path.rpartition(b"/")[0]
+            statement = "SELECT rule FROM skipped WHERE sort_key = ? AND is_directory"
         return found
 
     def counts(self) -> Counter[Rule]:

@@ -149,6 +149,28 @@ def test_what_the_job_leaves_out_now_has_not_vanished(world: World) -> None:
     assert len(done.of("removed")) == 100
 
 
+@pytest.mark.parametrize(
+    "filters", [Filters(include_extensions=(b".jpg",)), Filters(selection=Selection(max_file_size=10))]
+)
+@pytest.mark.parametrize("instead", ["link", "file"])
+def test_what_lay_below_a_directory_vanished_though_a_file_in_its_place_is_left_out(
+    world: World, filters: Filters, instead: str
+) -> None:
+    for number in range(100):
+        world.write(f"photos/{number:03d}.jpg", b"%d" % number)
+    job = world.job(filters)
+    do(world, HERE, job)
+    (world.source / "photos").rename(world.root / "elsewhere")
+    if instead == "link":
+        (world.source / "photos").symlink_to(world.root / "elsewhere")
+    else:
+        world.write("photos", TEXT * 2)
+    shown = show(world, HERE, job)
+    assert shown.reasons[b"photos/042.jpg"] == ("removed", "vanished")
+    assert shown.plan.publishes is False
+    assert isinstance(do(world, HERE, job).outcome.error, DeletionsRefusedError)
+
+
 def test_what_an_ignore_file_leaves_out_has_vanished_since_anybody_may_put_one_there(world: World) -> None:
     job = world.job(Filters(selection=Selection(ignore_files=(b".ignore",))))
     write_many(world, range(100), b"first")
