@@ -134,7 +134,7 @@ class Draft:
         if entry is None:
             assert previous is not None
             rule = self.skips.rule_of(previous.path)
-            reason, is_meant = (VANISHED, False) if rule is None else (str(rule), rule.is_of_job)
+            reason, is_meant = (VANISHED, False) if rule is None else (str(rule), self.skips.is_meant(rule))
             return (sort_key(previous.path), *_NOTHING, _NUMBERS[REMOVED], None, 0, reason, int(is_meant))
         is_wanted = entry.kind == FILE and self._wants(one, entry, absent)
         if one.status == UNMODIFIED and entry == previous and not is_wanted:

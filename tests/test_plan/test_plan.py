@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from s3bu.backup import DeletionsRefusedError, Options
+from s3bu.cli.opening import load_job
 from s3bu.filters import Filters
 from s3bu.prices import LIST_PRICES, Requests, price_of_requests, price_of_storage, price_of_transfer
+from s3bu.repository import layout
 from s3bu.scan import SourceMissingError
 from s3bu.selection import Selection
 from tests.fakes import OLD, World, without_override
@@ -169,6 +171,17 @@ def test_what_lay_below_a_directory_vanished_though_a_file_in_its_place_is_left_
     assert shown.reasons[b"photos/042.jpg"] == ("removed", "vanished")
     assert shown.plan.publishes is False
     assert isinstance(do(world, HERE, job).outcome.error, DeletionsRefusedError)
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_what_a_job_of_the_bucket_leaves_out_is_meant_only_if_it_is_encrypted(world: World, is_encrypted: bool) -> None:
+    write_many(world, range(100), b"first")
+    do(world, HERE)
+    text = f"sources: [{{path: {world.source}, label: docs}}]\ns3bu: {{exclude: ['*']}}\n"
+    world.put_private(layout.job_key("home", 2), text.encode(), packed=is_encrypted, encrypted=is_encrypted)
+    job, _ = load_job(world.reopen(), "home")
+    assert show(world, HERE, job).plan.publishes is is_encrypted
+    assert isinstance(do(world, HERE, job).outcome.error, DeletionsRefusedError) is not is_encrypted
 
 
 def test_what_an_ignore_file_leaves_out_has_vanished_since_anybody_may_put_one_there(world: World) -> None:
