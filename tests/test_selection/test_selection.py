@@ -1,5 +1,6 @@
 """What stands below `s3bu:` in a job: what it leaves out of a walk, and by which rule it says so."""
 
+import io
 import os
 from pathlib import Path
 
@@ -166,6 +167,32 @@ def test_a_pseudo_file_system_is_refused_as_a_source() -> None:
 def test_the_kernel_s_file_systems_are_known_by_their_mounts(root: Path) -> None:
     assert pseudo_file_system(os.stat("/proc").st_dev) == "proc"
     assert pseudo_file_system(os.stat(root).st_dev) is None
+
+
+def test_a_mount_point_that_mounts_when_it_is_opened_is_no_pseudo_file_system(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = os.stat(root).st_dev
+    mounts = f"24 1 {os.major(device)}:{os.minor(device)} / /net rw - autofs systemd-1 rw\n".encode()
+    monkeypatch.setattr("builtins.open", lambda *_: io.BytesIO(mounts))
+    assert pseudo_file_system(device) is None
+
+
+@pytest.mark.parametrize("is_one", [False, True])
+def test_what_is_mounted_by_opening_a_directory_is_judged_by_where_it_lies_then(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_one: bool
+) -> None:
+    """To open another directory than the one that was looked at is what an automount does."""
+    plant(root, "auto/a", "b")
+    real_open = os.open
+
+    def open_mounting(path: bytes | str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        return real_open(b"/proc" if path == b"auto" else path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", open_mounting)
+    kept, skipped, _ = walk(root, Selection(is_one_file_system=is_one))
+    assert kept == {"b"}
+    assert skipped == {"auto": "one_file_system" if is_one else "pseudo file system: proc"}
 
 
 def test_pseudo_file_systems_and_on_request_all_others_are_left_out_below_a_source() -> None:
