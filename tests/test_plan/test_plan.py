@@ -15,7 +15,7 @@ from s3bu.prices import LIST_PRICES, Requests, price_of_requests, price_of_stora
 from s3bu.repository import layout
 from s3bu.scan import SourceMissingError
 from s3bu.selection import Selection
-from tests.fakes import OLD, World, without_override
+from tests.fakes import OLD, World, without_override, write
 from tests.running import Scene, backed_up, run, succeed, write_file
 from tests.test_plan.planning import do, show
 
@@ -201,6 +201,20 @@ def test_another_machine_under_the_label_is_not_taken_for_changes(world: World) 
     write_many(world, range(100), b"ours")
     assert show(world, HERE).plan.alarm is None
     assert do(world, HERE).outcome.published
+
+
+def test_an_ignore_file_with_bytes_that_are_no_text_is_told_as_it_is(world: World) -> None:
+    job = world.job(Filters(selection=Selection(ignore_files=(b".ignore",))))
+    directory = world.source / os.fsdecode(b"caf\xe9")
+    for name in ("\udcff", "kept"):
+        write(directory / name, TEXT)
+    do(world, HERE, job)
+    write(directory / ".ignore", b"\xff\n")
+    reason = os.fsdecode(b"ignore_files: \xff (caf\xe9/.ignore:1)")
+    shown = show(world, HERE, job)
+    assert shown.reasons[b"caf\xe9/\xff"] == ("removed", reason)
+    assert do(world, HERE, job).of("removed") == {b"caf\xe9/\xff"}
+    assert show(world, HERE, job).reasons == {b"caf\xe9/\xff": ("skipped", reason)}
 
 
 # --- what it costs
