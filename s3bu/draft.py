@@ -234,7 +234,7 @@ class Draft:
         previous = None if row[14] is None else self._index.entry(row[13:26])
         error, reason, is_wanted = row[27:]
         reason = os.fsdecode(reason) if isinstance(reason, bytes) else reason
-        return Settled(row[0].replace(b"\0", b"/"), _STATUSES[row[26]], entry, previous, error, reason, is_wanted)
+        return Settled(row[0].replace(b"\0", b"/"), _STATUSES[row[26]], entry, previous, error, reason, bool(is_wanted))
 
     def _settle(self, one: Settled, reasons: dict[str, str]) -> Settled:
         if one.status in (REMOVED, FAILED):

@@ -266,6 +266,16 @@ def test_the_exit_code_says_on_request_whether_there_is_something_to_do(scene: S
     assert plans(scene, "--exit-code")[0] == 3
 
 
+def test_a_program_reads_of_each_path_whether_it_is_read_as_a_boolean(scene: Scene) -> None:
+    scene.job.write_text(f"{scene.job.read_text()}s3bu: {{exclude: [out]}}\n")
+    write_file(scene.source / "new", "new")
+    write_file(scene.source / "out", "out")
+    (scene.source / "empty").mkdir()
+    read = {str(one["item"]): one["reads"] for one in plans(scene)[1] if one["message_type"] == "plan"}
+    found = read["new"], read["out"], read["empty"]
+    assert repr(found) == "(True, False, False)"  # 1 equals True
+
+
 def test_a_dry_run_is_a_plan(scene: Scene) -> None:
     write_file(scene.source / "new", "new")
     before = scene.manifests()
