@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_later_name_of_ignore_files_outranks_an_earlier_one(root: Path) -> Non
     assert kept == {".gitignore", ".s3buignore", "a.o"}
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "long", "wild"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "long", "long line", "costly"])
 def test_an_ignore_file_that_cannot_be_used_excludes_nothing_and_is_told(root: Path, kind: str) -> None:
     plant(root, "a")
     file = root / ".s3buignore"
@@ -102,12 +103,27 @@ def test_an_ignore_file_that_cannot_be_used_excludes_nothing_and_is_told(root: P
             file.mkdir()
         case "long":
             write(file, b"a\n" * 6_000)
-        case "wild":
-            write(file, b"*a*a*a*a*a*a*a*b\n")
+        case "long line":
+            write(file, b"a" + b"*" * 1_000 + b"\n")
+        case "costly":
+            write(file, b"a\n" + b"[!a]*\n" * 4_500)
     kept, skipped, odd = walk(root, Selection(ignore_files=(b".s3buignore",)))
     assert "a" in kept
     assert skipped == {}
     assert [".s3buignore" in line and "excludes nothing" in line for line in odd] == [True]
+
+
+@pytest.mark.parametrize(
+    "text", [b"**/*a*a*a*/**/*a*a*a*/b", b"*a*a*a*a*a*a*a*a*b", b"**/*/**/*/**/*/**/*/**/b", b"[!a]" * 240 + b"\n"]
+)
+def test_no_pattern_takes_long(root: Path, text: bytes) -> None:
+    write(root / ".s3buignore", b"\n".join([text.strip() + b"%d" % number for number in range(20)]))
+    plant(root, "/".join(["a" * 30] * 10), "/".join("a" * 200) + "/c", "a" * 255)
+    began = time.process_time()
+    kept, _, odd = walk(root, Selection(ignore_files=(b".s3buignore",)))
+    assert time.process_time() - began < 5
+    assert len(kept) == 213
+    assert odd == []
 
 
 def test_a_cache_is_known_by_its_signature_alone(root: Path) -> None:
