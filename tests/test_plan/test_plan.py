@@ -276,6 +276,20 @@ def test_a_program_reads_of_each_path_whether_it_is_read_as_a_boolean(scene: Sce
     assert repr(found) == "(True, False, False)"  # 1 equals True
 
 
+def test_a_plan_of_what_the_guard_would_stop_fails_and_says_why(scene: Scene) -> None:
+    for number in range(120):
+        write_file(scene.source / "many" / f"{number:03d}", "new")
+    succeed("backup", scene.repository, scene.job)
+    (scene.source / "many").rename(scene.root / "elsewhere")
+    for command in (("plan", "--exit-code"), ("backup", "--dry-run")):
+        result = run(command[0], scene.repository, scene.job, command[1])
+        assert result.code == 1
+        assert "s3bu: error: " in result.err
+        assert "vanished since the last snapshot; a backup would publish nothing" in result.err
+    assert run("backup", scene.repository, scene.job).code == 1
+    assert run("backup", scene.repository, scene.job, "--dry-run", "--accept-deletions").code == 0
+
+
 def test_a_dry_run_is_a_plan(scene: Scene) -> None:
     write_file(scene.source / "new", "new")
     before = scene.manifests()
