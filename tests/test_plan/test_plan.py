@@ -290,6 +290,16 @@ def test_a_plan_of_what_the_guard_would_stop_fails_and_says_why(scene: Scene) ->
     assert run("backup", scene.repository, scene.job, "--dry-run", "--accept-deletions").code == 0
 
 
+def test_a_label_cannot_steer_the_terminal(scene: Scene) -> None:
+    job = scene.root / "odd.yml"
+    job.write_text(f'sources: [{{path: {scene.source}, label: "l\\e[31m"}}]\n')
+    for command in (("plan",), ("plan", "--explain", "a"), ("backup",), ("plan", "--explain", "a")):
+        result = run(command[0], scene.repository, job, *command[1:])
+        assert result.code == 0
+        assert "\\x1b[31m" in result.out
+        assert "\x1b" not in result.out + result.err
+
+
 def test_a_dry_run_is_a_plan(scene: Scene) -> None:
     write_file(scene.source / "new", "new")
     before = scene.manifests()
