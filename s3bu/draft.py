@@ -5,6 +5,7 @@ order of the manifest, and everything else is the index's newest state as it is.
 scan saw, by what came of reading it, to what the snapshot says of it.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -134,8 +135,9 @@ class Draft:
         if entry is None:
             assert previous is not None
             rule = self.skips.rule_of(previous.path)
-            reason, is_meant = (VANISHED, False) if rule is None else (str(rule), rule.is_of_job)
-            return (sort_key(previous.path), *_NOTHING, _NUMBERS[REMOVED], None, 0, reason, int(is_meant))
+            reason, is_meant = (VANISHED, False) if rule is None else (str(rule), self.skips.is_meant(rule))
+            # As bytes, for a pattern and the path of its file need not be text.
+            return (sort_key(previous.path), *_NOTHING, _NUMBERS[REMOVED], None, 0, os.fsencode(reason), int(is_meant))
         is_wanted = entry.kind == FILE and self._wants(one, entry, absent)
         if one.status == UNMODIFIED and entry == previous and not is_wanted:
             self._count(entry)
@@ -230,7 +232,9 @@ class Draft:
     def _settled(self, row: tuple[Any, ...]) -> Settled:
         entry = None if row[1] is None else self._index.entry(row[:13])
         previous = None if row[14] is None else self._index.entry(row[13:26])
-        return Settled(row[0].replace(b"\0", b"/"), _STATUSES[row[26]], entry, previous, *row[27:])
+        error, reason, is_wanted = row[27:]
+        reason = os.fsdecode(reason) if isinstance(reason, bytes) else reason
+        return Settled(row[0].replace(b"\0", b"/"), _STATUSES[row[26]], entry, previous, error, reason, bool(is_wanted))
 
     def _settle(self, one: Settled, reasons: dict[str, str]) -> Settled:
         if one.status in (REMOVED, FAILED):

@@ -1,8 +1,8 @@
 """The guard: a snapshot from which so much vanished, or in which so much changed at once, that it is hardly a wish.
 
 More than half of at least a hundred files: an unmounted disk, a wrong path, or something that encrypts what it finds.
-What the job itself leaves out now has not vanished. Before a file is read it counts as changed when its size or time
-is another; once it was read, when its content is.
+What the job itself leaves out now has not vanished, unless it is one that anybody may have written. Before a file is
+read it counts as changed when its size or time is another; once it was read, when its content is.
 """
 
 from collections.abc import Callable

@@ -287,6 +287,10 @@ class Scan:
         if (status.st_dev, status.st_ino) in self._excluded:
             self.left.excluded.append(path)
             return Rule("the repository itself", b"", is_of_job=False)
+        return self._rule_of_device(level, status)
+
+    def _rule_of_device(self, level: _Level, status: os.stat_result) -> Rule | None:
+        """Return the rule by which a directory is left out for the file system on which it lies."""
         if status.st_dev == level.device:
             return None
         if self._selection.is_one_file_system:
@@ -302,8 +306,9 @@ class Scan:
             return None
         descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=level.descriptor)
         try:
+            status = os.fstat(descriptor)  # opening it may have mounted something there, which `lstat` does not
             names = _list(descriptor)
-            rule = self._rule_of_names(descriptor, names)
+            rule = self._rule_of_device(level, status) or self._rule_of_names(descriptor, names)
         except BaseException:
             os.close(descriptor)
             raise

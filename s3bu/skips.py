@@ -11,9 +11,13 @@ _BATCH = 1_000
 
 
 class Skips:
-    """The skipped paths of one scan; only those of one can be under way on a connection."""
+    """The skipped paths of one scan; only those of one can be under way on a connection.
 
-    def __init__(self, index: Index) -> None:
+    `is_trusted` says whether the job is its owner's word, so that what its rules leave out is meant.
+    """
+
+    def __init__(self, index: Index, *, is_trusted: bool) -> None:
+        self._is_trusted = is_trusted
         self._connection = index.connection
         self._connection.execute("DROP TABLE IF EXISTS skipped")
         self._connection.execute(
@@ -37,16 +41,25 @@ class Skips:
             self._rows.clear()
 
     def rule_of(self, path: bytes) -> Rule | None:
-        """Return the rule by which a path was left out, itself or with a directory above it, if it was."""
+        """Return the rule by which a path was left out, itself or with a directory above it, if it was.
+
+        A file or link in the place of a directory takes nothing along: what lay below it is gone by itself.
+        """
         if not self._rules:
             return None
         self._write()
+        statement = "SELECT rule FROM skipped WHERE sort_key = ?"
         found = None
         while path and found is None:
-            row = self._connection.execute("SELECT rule FROM skipped WHERE sort_key = ?", (sort_key(path),)).fetchone()
+            row = self._connection.execute(statement, (sort_key(path),)).fetchone()
             found = None if row is None else list(self._rules)[row[0]]
             path = path.rpartition(b"/")[0]
+            statement = "SELECT rule FROM skipped WHERE sort_key = ? AND is_directory"
         return found
+
+    def is_meant(self, rule: Rule) -> bool:
+        """Say whether what this rule leaves out is left out on purpose, and not by what somebody else put there."""
+        return rule.is_of_job and self._is_trusted
 
     def counts(self) -> Counter[Rule]:
         """Return how many paths each rule left out; a directory is one, whatever it holds."""

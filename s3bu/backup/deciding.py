@@ -179,7 +179,7 @@ def decide(ground: Ground, source: Source) -> Decision:
     parents = parents_of(ground, source)
     parent = parents.newest()
     scanned_ns = time.time_ns()
-    skips = Skips(index)
+    skips = Skips(index, is_trusted=ground.job.is_trusted)
     scan = Scan(source.path, ground.job.filters, excluded=ground.options.excluded, tell=skips.tell)
     absent = _absent(ground, number)
     ground.progress.phase(f"scanning {os.fsdecode(scan.root)}")

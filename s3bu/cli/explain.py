@@ -9,7 +9,7 @@ from s3bu.cli.backup import chosen_sources
 from s3bu.cli.opening import load_job
 from s3bu.cli.plan import rule_facts
 from s3bu.console import Console, Row, Table
-from s3bu.console.text import format_nbytes, shown
+from s3bu.console.text import format_nbytes, shown, shown_line
 from s3bu.errors import UsageError
 from s3bu.moment import format_local, moment_of
 
@@ -71,7 +71,7 @@ def _tell(console: Console, index: "Index", job: "Job", source: "Source", path: 
     from s3bu.scan import Scan  # noqa: PLC0415 - start-up counts
 
     followed = Scan(source.path, job.filters, excluded=options.excluded).follow(path)
-    verdict = _verdict(path, followed)
+    verdict, name = _verdict(path, followed), f"{job.name}/{source.label}"
     facts = {
         "job": job.name,
         "label": source.label,
@@ -80,7 +80,7 @@ def _tell(console: Console, index: "Index", job: "Job", source: "Source", path: 
         "at": followed.path,
         **rule_facts(followed.rule),
     }
-    console.tell("explanation", facts, f"{job.name}/{source.label}: {shown(path)}: {verdict.text}")
+    console.tell("explanation", facts, f"{shown_line(name)}: {shown(path)}: {verdict.text}")
     rows = [_row(job.name, source.label, path, one, entry) for one, entry in _last(index, job.name, source, path)]
     if rows:
         console.table(Table("explained_snapshot", ("snapshot of", "what", "size", "modified"), rows, frozenset({2})))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -219,4 +219,4 @@ def load_job(repository: "Repository", text: str, index: "Index | None" = None) 
     if stored.is_encrypted:
         return job, job.warnings
     plain = f"job '{text}' is not encrypted: whoever writes to the bucket decides what is backed up; upload it again"
-    return job, (plain, *job.warnings)
+    return replace(job, is_trusted=False), (plain, *job.warnings)

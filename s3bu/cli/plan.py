@@ -41,8 +41,9 @@ def plan(
 
     Each path that would be new, changed, checked (read to see whether it changed), removed, carried forward or
     skipped, and why; then what it would take at most. Nothing is written, and no content is read. Exit codes: 0 done,
-    1 failed, 2 wrong usage, 3 the backup would be incomplete, 4 with --exit-code: there is something to do,
-    10 no repository or job, 12 key missing or wrong.
+    1 failed, or so much vanished or looks changed that the backup would publish nothing, 2 wrong usage, 3 the backup
+    would be incomplete, 4 with --exit-code: there is something to do, 10 no repository or job,
+    12 key missing or wrong.
 
     Examples:
 
@@ -107,6 +108,8 @@ def _exit_code(made: "Plan", *, tells_something: bool) -> int:
 
     if made.error is not None:
         return 3 if isinstance(made.error, SourceMissingError) else made.error.exit_code
+    if made.alarm is not None:
+        return 1
     if made.failures:
         return 3
     return _SOMETHING_TO_DO if tells_something and made.is_something else 0
@@ -120,11 +123,17 @@ def _tell(console: Console, job: "Job", made: "Plan", *, has_prices: bool) -> No
     for failure in made.failures:
         console.failure(failure)
     if made.alarm is not None:
-        console.warning(
-            f"{job.name}/{made.label}: {made.alarm}; a backup would publish nothing without --accept-deletions"
-        )
+        _tell_alarm(console, f"{job.name}/{made.label}", made)
     costs = _costs(job, made.estimate) if has_prices and made.estimate else None
     console.summary(_facts(job.name, made, costs), *_lines(job.name, made, costs))
+
+
+def _tell_alarm(console: Console, name: str, made: "Plan") -> None:
+    from s3bu.backup import DeletionsRefusedError  # noqa: PLC0415 - start-up counts
+
+    sure = "" if made.publishes is False else ", if reading shows that they did"
+    message = f"{name}: {made.alarm}; a backup would publish nothing without --accept-deletions{sure}"
+    console.error(DeletionsRefusedError(message), during=name)
 
 
 # --- paths

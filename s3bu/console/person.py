@@ -137,14 +137,14 @@ class PersonConsole:
         """Print what came of the command."""
         if not self._is_quiet:
             for line in lines:
-                print(line)
+                print(shown_line(line))
 
     def table(self, table: Table) -> None:
         """Print rows in columns, as they fit the terminal."""
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         rows = (row.cells for row in table.rows)
         for line in format_table(table.titles, rows, right=table.right, width=width, measured=table.measured):
-            print(line)
+            print(shown_line(line))
 
     # --- errors
 

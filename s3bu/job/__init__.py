@@ -46,6 +46,7 @@ class Job:
 
     `prices` are those that take the place of the list's, in dollars.
     `retention` is what `forget` keeps of its snapshots, absent where the job does not say, or not so that it is clear.
+    It `is_trusted` unless it lay in the repository unencrypted, where anybody may have written it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Job:
     warnings: tuple[str, ...]
     prices: Mapping[str, float] = field(default_factory=dict)
     retention: Policy | None = None
+    is_trusted: bool = True
 
 
 def check_job_name(name: str) -> None:

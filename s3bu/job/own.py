@@ -6,7 +6,8 @@ import re
 from s3bu.errors import UsageError
 from s3bu.job.nodes import Findings, Node, Scalar, is_nothing, keys_of, names_of, shown
 from s3bu.prices import LIST_PRICES
-from s3bu.selection import Selection, check_pattern
+from s3bu.selection import TOO_MUCH, Selection, check_pattern
+from s3bu.selection.ignore import is_too_much
 from s3bu.selection.presets import PRESETS
 from s3bu.size import parse_size
 
@@ -51,7 +52,11 @@ def read_prices(keys: dict[str, Node], findings: Findings) -> dict[str, float]:
 
 def _read_patterns(node: Node | None, findings: Findings) -> tuple[bytes, ...]:
     patterns = []
-    for line, text in names_of(node, "exclude", findings):
+    named = names_of(node, "exclude", findings)
+    if node is not None and is_too_much(text.encode() for _, text in named):
+        findings.problem(node.line, f"'exclude' has {TOO_MUCH}")
+        return ()
+    for line, text in named:
         fault = check_pattern(text.encode())
         if fault is None:
             patterns.append(text.encode())

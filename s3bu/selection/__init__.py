@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from s3bu.selection.ignore import Pattern, Patterns, Unusable, parse_lines, parse_pattern
+from s3bu.selection.ignore import COSTLY_BOUND, Pattern, Patterns, Unusable, is_too_much, parse_lines, parse_pattern
 from s3bu.selection.presets import PRESETS
 
 CACHEDIR_TAG = b"CACHEDIR.TAG"
@@ -18,6 +18,7 @@ _SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 _FILE_BOUND = 1024 * 1024
 _LINES_BOUND = 5_000
 """In one file of a tree; a job has bounds of its own."""
+TOO_MUCH = f"more than {COSTLY_BOUND:,} bytes of lines with '*', '?' or '['"
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -171,6 +172,9 @@ def _read_ignore_file(descriptor: int, prefix: bytes, file: bytes, odd: list[str
         text = b""
     if len(text) > _FILE_BOUND or text.count(b"\n") > _LINES_BOUND:
         odd.append(f"{os.fsdecode(path)}: excludes nothing, since it is too long")
+        text = b""
+    if is_too_much(line for _, line in parse_lines(text)):
+        odd.append(f"{os.fsdecode(path)}: excludes nothing, since it has {TOO_MUCH}")
         text = b""
     for number, line in parse_lines(text):
         try:

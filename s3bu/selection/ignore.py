@@ -1,25 +1,29 @@
 """Lines as a `.gitignore` has them: which paths below a directory they exclude, and which of those they take back.
 
 A path is held against the lines itself; that nothing below an excluded directory can be taken back is so because the
-walk never goes there, as git never does. pathspec makes the regular expressions. It is given each line in a form whose
-meaning is plain, since it reads sets in brackets, escapes and trailing blanks otherwise than git. All is bytes, as git
-takes it: `?` is one byte.
+walk never goes there, as git never does. All is bytes, as git takes it: `?` is one byte. Ignore files may come from
+anybody, so no line makes an expression that is much longer than itself, or one that tries all combinations.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeAlias
 
 from s3bu.selection.brackets import Broken, read_set
 
 _LINE_BOUND = 1_000
-_STARS_BOUND = 4
-"""So many `*` in one name cost no more than seconds, whatever the name; each further one would cost hundreds of times
-that."""
-_EVERYTHING = re.compile(rb".*", re.DOTALL)
+COSTLY_BOUND = 20_000
+"""Bytes of the lines with `*`, `?` or `[` in one file, or in one list of a job: to prepare them takes a second."""
+_HALF = 128
+_Name: TypeAlias = list[bytes]
+"""One name of a pattern: an expression for each letter, but for its asterisks."""
+_STAR = b"*"
+_DEEP: _Name = [b"**"]
 _LETTERS_AND_ASTERISKS = re.compile(rb"([^*?\[\\]*[^*?\[\\/])\*\*+(/|\Z)")
+_COSTLY = re.compile(rb"[*?\[]")
 _MEANINGFUL = re.compile(rb"[*?\[\\\s!]")
-_PROTECTED = re.compile(r"\\.|\[\]?[^\]]*\]", re.DOTALL)
 
 
 class Unusable(Exception):
@@ -95,11 +99,15 @@ class _Quick:
 
 
 def _any_of(expressions: list[re.Pattern[bytes]]) -> re.Pattern[bytes] | None:
-    """Return what matches if any of these does; their groups are nobody's concern."""
+    """Return what matches if any of these does."""
     if not expressions:
         return None
-    texts = (re.sub(rb"\(\?P<\w+>", b"(?:", one.pattern) for one in expressions)
-    return re.compile(b"|".join(b"(?:%s)" % text for text in texts), re.DOTALL)
+    return re.compile(b"|".join(b"(?:%s)" % one.pattern for one in expressions), re.DOTALL)
+
+
+def is_too_much(lines: Iterable[bytes]) -> bool:
+    """Say whether lines hold more patterns than can be held against each of millions of paths."""
+    return sum(len(line) for line in lines if _COSTLY.search(line)) > COSTLY_BOUND
 
 
 def parse_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
@@ -123,7 +131,7 @@ def parse_pattern(text: bytes, number: int) -> Pattern | None:
     is_of_name = b"/" not in whole
     try:
         expressions = tuple(
-            _expression(_plain_names(text), is_of_name=is_of_name)
+            _expression(_names(text), is_of_name=is_of_name)
             for text in _alternatives(whole.removeprefix(b"/"), is_of_name=is_of_name)
         )
     except Broken:
@@ -153,85 +161,105 @@ def _without_blanks(line: bytes) -> bytes:
     return kept + b" " if backslashes % 2 and len(kept) < len(line) else kept
 
 
-def _is_everything(names: list[str], *, is_of_name: bool) -> bool:
-    if is_of_name:
-        return names[0] in ("*", "**")
-    *above, last = names
-    return bool(above) and all(name == "**" for name in above) and last in ("*", "**")
-
-
-def _expression(names: list[str], *, is_of_name: bool) -> re.Pattern[bytes]:
+def _expression(names: list[_Name], *, is_of_name: bool) -> re.Pattern[bytes]:
     """Return what matches a whole name, or a whole path."""
     if not all(names):
         raise Broken
-    if any(_PROTECTED.sub("", name).count("*") > _STARS_BOUND for name in names):
-        raise Unusable(f"more than {_STARS_BOUND} asterisks in one name")
-    if _is_everything(names, is_of_name=is_of_name):
-        return _EVERYTHING
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # noqa: PLC0415 - few jobs have patterns
-
-    text = "/".join(names)
-    made = GitIgnoreSpecPattern((text if is_of_name else f"/{text}").encode("latin-1"))
-    assert made.regex is not None  # the line was brought into a form that has one
-    expression: bytes = made.regex.pattern
-    if names[-1] == "**":  # then it matches the beginning of what is inside
-        expression = (b"" if expression.startswith(b"^") else b".*") + expression + b".*"
-    return re.compile(expression, re.DOTALL)
+    if is_of_name and names[0] == _DEEP:
+        names = [[_STAR]]
+    return re.compile(_of_path(names), re.DOTALL)
 
 
-def _plain_names(text: bytes) -> list[str]:
-    """Return the names of a pattern, one letter a byte, in the form in which git and pathspec read them alike."""
-    names, position = [""], 0
+def _of_path(names: list[_Name]) -> bytes:
+    """Return an expression whose time grows with the path, but not with the number of asterisks in the pattern.
+
+    What stands between two `**` is as well taken where it is found first: behind that is all that is behind any later
+    place. So the expression never looks for another one. The last names are held against the end.
+    """
+    *above, last = _between_deep(names)
+    expression = b""
+    for number, group in enumerate(above):
+        if group:
+            found = b"".join(_of_name(name) + b"/" for name in group)
+            expression += b"(?>(?:[^/]++/)*?%s)" % found if number else found
+    beginning = b"(?:[^/]++/)*" if above else b""
+    return expression + (beginning + b"/".join(map(_of_name, last)) if last else b".+")
+
+
+def _between_deep(names: list[_Name]) -> list[list[_Name]]:
+    """Return the names before, between and behind `**`; several of those in a row are one."""
+    groups: list[list[_Name]] = [[]]
+    for number, name in enumerate(names):
+        if name != _DEEP:
+            groups[-1].append(name)
+        elif number == 0 or names[number - 1] != _DEEP:
+            groups.append([])
+    return groups
+
+
+def _of_name(name: _Name) -> bytes:
+    """Return the same for one name, where what stands between two asterisks is taken where it is found first."""
+    first, *others = _between_stars(name)
+    if not others:
+        return first
+    return first + b"".join(b"(?>[^/]*?%s)" % piece for piece in others[:-1]) + b"[^/]*" + others[-1]
+
+
+def _between_stars(name: _Name) -> list[bytes]:
+    pieces = [b""]
+    for letter in name:
+        if letter == _STAR:
+            pieces.append(b"")
+        else:
+            pieces[-1] += letter
+    return pieces
+
+
+def _names(text: bytes) -> list[_Name]:
+    """Return the names of a pattern."""
+    names: list[_Name] = [[]]
+    position = 0
     while position < len(text):
         piece = text[position : position + 1]
         position += 1
         if piece == b"[":
             members, position = read_set(text, position)
-            names[-1] += _set_of(members)
-        elif piece == b"\\":
-            names = _with(names, text[position : position + 1])
-            position += 1
+            names[-1].append(_set_of(members))
         elif piece == b"*":
-            names[-1] += "*"
+            names[-1].append(_STAR)
         elif piece == b"?":
-            names[-1] += "?"
+            names[-1].append(b"[^/]")
         else:
-            names = _with(names, piece)
+            if piece == b"\\":
+                piece = text[position : position + 1]
+                position += 1
+            _add(names, piece)
     return [_with_few_stars(name) for name in names]
 
 
-def _with(names: list[str], letter: bytes) -> list[str]:
+def _add(names: list[_Name], letter: bytes) -> None:
     """Add a letter that stands for itself; a slash begins a new name."""
     if not letter:
         raise Broken
     if letter == b"/":
-        return [*names, ""]
-    return [*names[:-1], names[-1] + _literal(letter.decode("latin-1"))]
+        names.append([])
+    else:
+        names[-1].append(re.escape(letter))
 
 
-def _literal(letter: str) -> str:
-    if letter.isspace():
-        return f"[{letter}]"  # it would be lost at the end of a line
-    return letter if letter.isalnum() else f"\\{letter}"
-
-
-def _set_of(members: frozenset[int]) -> str:
+def _set_of(members: frozenset[int]) -> bytes:
+    """Return a set as an expression, by what is in it or by what is not, and that in ranges: most take few bytes."""
     if not members:
         raise Broken
-    letters = [chr(member) for member in sorted(members)]
-    if len(letters) == 1:
-        return _literal(letters[0])
-    # `]` first, and what has a meaning there not.
-    last = [letter for letter in letters if letter in "!^-["]
-    first = [letter for letter in letters if letter == "]"]
-    middle = [letter for letter in letters if letter not in "]!^-["]
-    if not (first or middle):
-        return "[\0" + "".join(sorted(last, key="^![-".index)) + "]"  # no name has that byte
-    return "[" + "".join([*first, *middle, *(one for one in last if one != "-"), *(["-"] if "-" in last else [])]) + "]"
+    is_negated = len(members) > _HALF
+    listed = sorted(frozenset(range(256)) - members if is_negated else members)
+    ranges = [[number for _, number in run] for _, run in groupby(enumerate(listed), lambda one: one[1] - one[0])]
+    texts = (b"\\x%02x-\\x%02x" % (run[0], run[-1]) if run[1:] else b"\\x%02x" % run[0] for run in ranges)
+    return (b"[^%s]" if is_negated else b"[%s]") % b"".join(texts)
 
 
-def _with_few_stars(name: str) -> str:
+def _with_few_stars(name: _Name) -> _Name:
     """Return a name whose runs of asterisks are one each, unless it is nothing but asterisks."""
-    if name and not name.strip("*"):
-        return "*" if name == "*" else "**"
-    return re.sub(r"(?<!\\)((?:\\\\)*)\*+", r"\1*", name)
+    if len(name) > 1 and all(letter == _STAR for letter in name):
+        return _DEEP
+    return [letter for number, letter in enumerate(name) if number == 0 or [letter, name[number - 1]] != [_STAR] * 2]

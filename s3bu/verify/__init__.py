@@ -162,6 +162,10 @@ class _Verify:
         lost = [parse_manifest_key(key) for key in self._manifests.vanished]
         if job is not None and not found and not any(key and key.job == job for key in lost):
             raise JobNotFoundError(f"{self._repository.storage.url}: job '{job}' has no snapshots")
+        if not found and not lost:
+            raise JobNotFoundError(
+                f"{self._repository.storage.url}: there is no snapshot to verify", hint="is it the right place?"
+            )
         chosen = {number: names for number, names in found.items() if label in (None, names[1])}
         if label is not None and not chosen and not any(key and key.label == label for key in lost):
             labels = ", ".join(of_label for _, of_label in found.values())

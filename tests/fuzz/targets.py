@@ -18,6 +18,7 @@ from s3bu.compression import GunzipReader, gzip_member
 from s3bu.console.text import shown_line
 from s3bu.crypto.identities import new_identity
 from s3bu.errors import JobError, LockedError, S3buError
+from s3bu.filters import Filters
 from s3bu.job import parse_job
 from s3bu.keyring import load_identities, load_secrets, new_secret
 from s3bu.lock import hold
@@ -28,6 +29,8 @@ from s3bu.remembered import Remembered
 from s3bu.repository import layout
 from s3bu.repository.recipients import RecipientSet
 from s3bu.repository.state import read_marks
+from s3bu.scan import Scan
+from s3bu.selection import Selection
 from s3bu.storage.place import S3Options, open_storage, parse_place
 from tests.fuzz.encrypted import content_target, header_target, passphrase_target
 from tests.fuzz.engine import Target
@@ -178,6 +181,29 @@ def pattern_target() -> Iterator[Target]:
 
 
 @contextmanager
+def ignore_target() -> Iterator[Target]:
+    """Walk a tree whose ignore file holds anything: every path is there or was left out, in time."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        for path in ("a" * 250, "letters/2026/a letter [1] to you.odt", "letters/!#.tmp", "/".join(["a"] * 40)):
+            (root / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / "tree" / path).touch()
+        filters = Filters(selection=Selection(ignore_files=(b".s3buignore",)))
+
+        def run(document: bytes) -> None:
+            (root / "tree" / ".s3buignore").write_bytes(document)
+            skipped: list[bytes] = []
+            scan = Scan(os.fsencode(root / "tree"), filters, tell=lambda one: skipped.append(one.path))
+            found = [item.path for item in scan]
+            assert found or skipped
+            assert not set(found) & set(skipped)
+
+        seeds = [b"*.tmp\n!keep.tmp\n/build/\n", b"**/a/**\n\\#x\n[!a-c]?[[:alpha:]]*\n", b"doc/**/*.pdf\r\n a \\ \n"]
+        tokens = b"**/|/**|*a*|[!a]|[[:digit:]]|[|]|\\|!|#|\n|\r|\xff|\0|?"
+        yield Target("ignore", run, seeds, tokens.split(b"|"))
+
+
+@contextmanager
 def place_target() -> Iterator[Target]:
     def run(document: bytes) -> None:
         place = parse_place(os.fsdecode(document[:10_000]))  # a path longer than the system takes, by far
@@ -316,6 +342,7 @@ TARGETS: Mapping[str, Making] = {
     "gunzip": gunzip_target,
     "header": header_target,
     "identities": _private_file("identities", load_identities, _IDENTITIES, _AGE),
+    "ignore": ignore_target,
     "indexed": indexed_target,
     "job": job_target,
     "keys": keys_target,

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from s3bu.backup import DeletionsRefusedError, Options
+from s3bu.cli.opening import load_job
 from s3bu.filters import Filters
 from s3bu.prices import LIST_PRICES, Requests, price_of_requests, price_of_storage, price_of_transfer
+from s3bu.repository import layout
 from s3bu.scan import SourceMissingError
 from s3bu.selection import Selection
-from tests.fakes import OLD, World, without_override
+from tests.fakes import OLD, World, without_override, write
 from tests.running import Scene, backed_up, run, succeed, write_file
 from tests.test_plan.planning import do, show
 
@@ -149,6 +151,39 @@ def test_what_the_job_leaves_out_now_has_not_vanished(world: World) -> None:
     assert len(done.of("removed")) == 100
 
 
+@pytest.mark.parametrize(
+    "filters", [Filters(include_extensions=(b".jpg",)), Filters(selection=Selection(max_file_size=10))]
+)
+@pytest.mark.parametrize("instead", ["link", "file"])
+def test_what_lay_below_a_directory_vanished_though_a_file_in_its_place_is_left_out(
+    world: World, filters: Filters, instead: str
+) -> None:
+    for number in range(100):
+        world.write(f"photos/{number:03d}.jpg", b"%d" % number)
+    job = world.job(filters)
+    do(world, HERE, job)
+    (world.source / "photos").rename(world.root / "elsewhere")
+    if instead == "link":
+        (world.source / "photos").symlink_to(world.root / "elsewhere")
+    else:
+        world.write("photos", TEXT * 2)
+    shown = show(world, HERE, job)
+    assert shown.reasons[b"photos/042.jpg"] == ("removed", "vanished")
+    assert shown.plan.publishes is False
+    assert isinstance(do(world, HERE, job).outcome.error, DeletionsRefusedError)
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_what_a_job_of_the_bucket_leaves_out_is_meant_only_if_it_is_encrypted(world: World, is_encrypted: bool) -> None:
+    write_many(world, range(100), b"first")
+    do(world, HERE)
+    text = f"sources: [{{path: {world.source}, label: docs}}]\ns3bu: {{exclude: ['*']}}\n"
+    world.put_private(layout.job_key("home", 2), text.encode(), packed=is_encrypted, encrypted=is_encrypted)
+    job, _ = load_job(world.reopen(), "home")
+    assert show(world, HERE, job).plan.publishes is is_encrypted
+    assert isinstance(do(world, HERE, job).outcome.error, DeletionsRefusedError) is not is_encrypted
+
+
 def test_what_an_ignore_file_leaves_out_has_vanished_since_anybody_may_put_one_there(world: World) -> None:
     job = world.job(Filters(selection=Selection(ignore_files=(b".ignore",))))
     write_many(world, range(100), b"first")
@@ -166,6 +201,20 @@ def test_another_machine_under_the_label_is_not_taken_for_changes(world: World) 
     write_many(world, range(100), b"ours")
     assert show(world, HERE).plan.alarm is None
     assert do(world, HERE).outcome.published
+
+
+def test_an_ignore_file_with_bytes_that_are_no_text_is_told_as_it_is(world: World) -> None:
+    job = world.job(Filters(selection=Selection(ignore_files=(b".ignore",))))
+    directory = world.source / os.fsdecode(b"caf\xe9")
+    for name in ("\udcff", "kept"):
+        write(directory / name, TEXT)
+    do(world, HERE, job)
+    write(directory / ".ignore", b"\xff\n")
+    reason = os.fsdecode(b"ignore_files: \xff (caf\xe9/.ignore:1)")
+    shown = show(world, HERE, job)
+    assert shown.reasons[b"caf\xe9/\xff"] == ("removed", reason)
+    assert do(world, HERE, job).of("removed") == {b"caf\xe9/\xff"}
+    assert show(world, HERE, job).reasons == {b"caf\xe9/\xff": ("skipped", reason)}
 
 
 # --- what it costs
@@ -215,6 +264,40 @@ def test_the_exit_code_says_on_request_whether_there_is_something_to_do(scene: S
     assert plans(scene, "--exit-code")[0] == 4
     scene.source.rename(scene.root / "elsewhere")
     assert plans(scene, "--exit-code")[0] == 3
+
+
+def test_a_program_reads_of_each_path_whether_it_is_read_as_a_boolean(scene: Scene) -> None:
+    scene.job.write_text(f"{scene.job.read_text()}s3bu: {{exclude: [out]}}\n")
+    write_file(scene.source / "new", "new")
+    write_file(scene.source / "out", "out")
+    (scene.source / "empty").mkdir()
+    read = {str(one["item"]): one["reads"] for one in plans(scene)[1] if one["message_type"] == "plan"}
+    found = read["new"], read["out"], read["empty"]
+    assert repr(found) == "(True, False, False)"  # 1 equals True
+
+
+def test_a_plan_of_what_the_guard_would_stop_fails_and_says_why(scene: Scene) -> None:
+    for number in range(120):
+        write_file(scene.source / "many" / f"{number:03d}", "new")
+    succeed("backup", scene.repository, scene.job)
+    (scene.source / "many").rename(scene.root / "elsewhere")
+    for command in (("plan", "--exit-code"), ("backup", "--dry-run")):
+        result = run(command[0], scene.repository, scene.job, command[1])
+        assert result.code == 1
+        assert "s3bu: error: " in result.err
+        assert "vanished since the last snapshot; a backup would publish nothing" in result.err
+    assert run("backup", scene.repository, scene.job).code == 1
+    assert run("backup", scene.repository, scene.job, "--dry-run", "--accept-deletions").code == 0
+
+
+def test_a_label_cannot_steer_the_terminal(scene: Scene) -> None:
+    job = scene.root / "odd.yml"
+    job.write_text(f'sources: [{{path: {scene.source}, label: "l\\e[31m"}}]\n')
+    for command in (("plan",), ("plan", "--explain", "a"), ("backup",), ("plan", "--explain", "a")):
+        result = run(command[0], scene.repository, job, *command[1:])
+        assert result.code == 0
+        assert "\\x1b[31m" in result.out
+        assert "\x1b" not in result.out + result.err
 
 
 def test_a_dry_run_is_a_plan(scene: Scene) -> None:

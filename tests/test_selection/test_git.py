@@ -34,7 +34,26 @@ NAMES = [
     b"*",
 ]
 ODD_NAMES = [b" a", b"a ", b"a\n", b"\\a", b"\xff", "é".encode(), b"\xa0", b"a\x85", b"-", b"^", b"a\t", b"..a", b"?"]
-PIECES = [b"a", b"b", b"*", b"?", b"foo", b".", b"a*", b"*b", b"**", b"***", b"a**b", b"\\a", b"\\*", b"\\", b" ", b"#"]
+PIECES = [
+    b"a",
+    b"b",
+    b"*",
+    b"?",
+    b"foo",
+    b".",
+    b"a*",
+    b"*b",
+    b"**",
+    b"***",
+    b"a**b",
+    b"*a*b*a*",
+    b"b*?*",
+    b"\\a",
+    b"\\*",
+    b"\\",
+    b" ",
+    b"#",
+]
 SETS = [
     b"[ab]",
     b"[!a]",

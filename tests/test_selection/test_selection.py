@@ -1,6 +1,8 @@
 """What stands below `s3bu:` in a job: what it leaves out of a walk, and by which rule it says so."""
 
+import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -87,7 +89,7 @@ def test_a_later_name_of_ignore_files_outranks_an_earlier_one(root: Path) -> Non
     assert kept == {".gitignore", ".s3buignore", "a.o"}
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "long", "wild"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "long", "long line", "costly"])
 def test_an_ignore_file_that_cannot_be_used_excludes_nothing_and_is_told(root: Path, kind: str) -> None:
     plant(root, "a")
     file = root / ".s3buignore"
@@ -101,12 +103,27 @@ def test_an_ignore_file_that_cannot_be_used_excludes_nothing_and_is_told(root: P
             file.mkdir()
         case "long":
             write(file, b"a\n" * 6_000)
-        case "wild":
-            write(file, b"*a*a*a*a*a*a*a*b\n")
+        case "long line":
+            write(file, b"a" + b"*" * 1_000 + b"\n")
+        case "costly":
+            write(file, b"a\n" + b"[!a]*\n" * 4_500)
     kept, skipped, odd = walk(root, Selection(ignore_files=(b".s3buignore",)))
     assert "a" in kept
     assert skipped == {}
     assert [".s3buignore" in line and "excludes nothing" in line for line in odd] == [True]
+
+
+@pytest.mark.parametrize(
+    "text", [b"**/*a*a*a*/**/*a*a*a*/b", b"*a*a*a*a*a*a*a*a*b", b"**/*/**/*/**/*/**/*/**/b", b"[!a]" * 240 + b"\n"]
+)
+def test_no_pattern_takes_long(root: Path, text: bytes) -> None:
+    write(root / ".s3buignore", b"\n".join([text.strip() + b"%d" % number for number in range(20)]))
+    plant(root, "/".join(["a" * 30] * 10), "/".join("a" * 200) + "/c", "a" * 255)
+    began = time.process_time()
+    kept, _, odd = walk(root, Selection(ignore_files=(b".s3buignore",)))
+    assert time.process_time() - began < 5
+    assert len(kept) == 213
+    assert odd == []
 
 
 def test_a_cache_is_known_by_its_signature_alone(root: Path) -> None:
@@ -166,6 +183,32 @@ def test_a_pseudo_file_system_is_refused_as_a_source() -> None:
 def test_the_kernel_s_file_systems_are_known_by_their_mounts(root: Path) -> None:
     assert pseudo_file_system(os.stat("/proc").st_dev) == "proc"
     assert pseudo_file_system(os.stat(root).st_dev) is None
+
+
+def test_a_mount_point_that_mounts_when_it_is_opened_is_no_pseudo_file_system(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = os.stat(root).st_dev
+    mounts = f"24 1 {os.major(device)}:{os.minor(device)} / /net rw - autofs systemd-1 rw\n".encode()
+    monkeypatch.setattr("builtins.open", lambda *_: io.BytesIO(mounts))
+    assert pseudo_file_system(device) is None
+
+
+@pytest.mark.parametrize("is_one", [False, True])
+def test_what_is_mounted_by_opening_a_directory_is_judged_by_where_it_lies_then(
+    root: Path, monkeypatch: pytest.MonkeyPatch, is_one: bool
+) -> None:
+    """To open another directory than the one that was looked at is what an automount does."""
+    plant(root, "auto/a", "b")
+    real_open = os.open
+
+    def open_mounting(path: bytes | str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        return real_open(b"/proc" if path == b"auto" else path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", open_mounting)
+    kept, skipped, _ = walk(root, Selection(is_one_file_system=is_one))
+    assert kept == {"b"}
+    assert skipped == {"auto": "one_file_system" if is_one else "pseudo file system: proc"}
 
 
 def test_pseudo_file_systems_and_on_request_all_others_are_left_out_below_a_source() -> None:
