@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from s3bu.query import Query, asked
+from s3bu.query import Query, ask, asked
 from s3bu.views import VIEWS
 from tests.past import column, told, with_past
 from tests.running import Scene, check_refusal, run, succeed
@@ -88,6 +88,15 @@ def test_a_row_is_printed_when_it_is_found_and_not_when_many_are(scene: Scene) -
     )
     with asked(path, Query(sql, {}, 60)) as answer:
         assert next(answer.rows) == (1, 1)
+
+
+def test_text_that_is_none_is_escaped_wherever_among_the_rows_it_comes(scene: Scene) -> None:
+    path = next((scene.keys / "index").glob("*.db"))
+    sql = (
+        "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c LIMIT 500) "
+        "SELECT x, CASE WHEN x % 150 THEN 'text' ELSE CAST(x'ff41' AS TEXT) END FROM c"
+    )
+    assert ask(path, Query(sql)) == [(x, "text" if x % 150 else "\\xffA") for x in range(1, 501)]
 
 
 def test_parameters_are_text(scene: Scene) -> None:
