@@ -246,21 +246,28 @@ def test_where_it_cannot_be_put_all_stays_as_it_was(world: World, index: Index) 
 # --- the command, and a bucket that keeps versions
 
 
-def test_in_a_bucket_with_versions_the_old_manifest_is_gone(
+@pytest.fixture
+def versioned(
     tmp_path: Path,
     moto_url: str,
     make_bucket: Callable[[str], str],
     make_client: Callable[[str], Any],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> tuple[str, Any]:
+    """A bucket that keeps versions, in which a job was backed up, and a client."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_url)
     bucket, client = make_bucket(moto_url), make_client(moto_url)
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    (tmp_path / "source").mkdir()
     for name in ("stays", "secret"):
-        (tmp_path / "source").mkdir(exist_ok=True)
         (tmp_path / "source" / name).write_text(name)
     succeed("init", bucket)
     succeed("backup", bucket, write_job(tmp_path / "home.yml", {"src": tmp_path / "source"}))
+    return bucket, client
+
+
+def test_in_a_bucket_with_versions_the_old_manifest_is_gone(versioned: tuple[str, Any]) -> None:
+    bucket, client = versioned
     result = succeed("rewrite", bucket, "home/src", "--remove", "secret")
     assert "1 path taken out, 1 kept" in result.out
     versions = client.list_object_versions(Bucket=bucket, Prefix="manifests/home/src/")
@@ -270,20 +277,9 @@ def test_in_a_bucket_with_versions_the_old_manifest_is_gone(
 
 
 def test_older_versions_that_a_run_left_which_broke_off_go_with_the_next(
-    tmp_path: Path,
-    moto_url: str,
-    make_bucket: Callable[[str], str],
-    make_client: Callable[[str], Any],
-    monkeypatch: pytest.MonkeyPatch,
+    versioned: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", moto_url)
-    bucket, client = make_bucket(moto_url), make_client(moto_url)
-    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    (tmp_path / "source").mkdir()
-    for name in ("stays", "secret"):
-        (tmp_path / "source" / name).write_text(name)
-    succeed("init", bucket)
-    succeed("backup", bucket, write_job(tmp_path / "home.yml", {"src": tmp_path / "source"}))
+    bucket, client = versioned
     with monkeypatch.context() as patch:
         patch.setattr(S3Storage, "versions", broken)
         assert run_program("rewrite", bucket, "home/src", "--remove", "secret").code == 1
