@@ -6,11 +6,12 @@ from datetime import datetime
 from itertools import groupby
 
 from s3bu.compare import is_same
-from s3bu.errors import IntegrityError, JobNotFoundError, PassphraseNotFoundError, UsageError
+from s3bu.errors import IntegrityError, PassphraseNotFoundError, UsageError
 from s3bu.manifest import FILE, Entry
 from s3bu.progress import Progress
 from s3bu.repository import Repository, Snapshot, StoredManifest
 from s3bu.repository.layout import ManifestKey
+from s3bu.repository.naming import no_snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def summarise(repository: Repository, job: str | None, label: str | None, progre
     if not manifests:
         _ = repository.recipients()  # says so when this is no repository
     if job is not None and not manifests:
-        raise JobNotFoundError(f"{repository.storage.url}: job '{job}' has no snapshots")
+        raise no_snapshots(repository, job)
     chosen = [manifest for manifest in manifests if label in (None, manifest.key.label)]
     if label is not None and not chosen:
         known = ", ".join(sorted({manifest.key.label for manifest in manifests}))

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository, open_synced_index, read_stored_job
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, shown
-from s3bu.errors import JobError, JobNotFoundError, UsageError
+from s3bu.errors import JobError, UsageError
 from s3bu.job import is_job_file, load_job_file, parse_job
 from s3bu.moment import format_local
 from s3bu.retention import COUNTS, Policy, parse_count, parse_span
@@ -131,7 +131,9 @@ def _own_rules(repository: "Repository", name: str, text: bytes | None, console:
 def _manifests(repository: "Repository", job: str | None, label: str | None) -> "list[StoredManifest]":
     manifests = repository.manifests(job)
     if job is not None and not manifests:
-        raise JobNotFoundError(f"{repository.storage.url}: job '{job}' has no snapshots")
+        from s3bu.repository.naming import no_snapshots  # noqa: PLC0415 - start-up counts
+
+        raise no_snapshots(repository, job)
     chosen = [manifest for manifest in manifests if label in (None, manifest.key.label)]
     if label is not None and not chosen:
         known = ", ".join(sorted({manifest.key.label for manifest in manifests}))

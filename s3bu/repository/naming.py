@@ -46,14 +46,18 @@ def _of_label(repository: Repository, job: str, label: str) -> list[StoredManife
     labels = sorted({manifest.key.label for manifest in manifests})
     if not labels:
         _ = repository.recipients()  # says so when this is no repository
-        raise JobNotFoundError(f"{repository.storage.url}: job '{job}' has no snapshots", hint=_jobs_hint(repository))
+        raise no_snapshots(repository, job)
     close = get_close_matches(label, labels, 1) or labels
     raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {', '.join(close)}")
 
 
-def _jobs_hint(repository: Repository) -> str:
+def no_snapshots(repository: Repository, job: str) -> JobNotFoundError:
+    """Return the error that says that a job has no snapshots, and which jobs have some."""
     jobs = sorted({manifest.key.job for manifest in repository.manifests()})
-    return f"these have: {', '.join(jobs[:20])}" if jobs else "nothing was backed up here yet"
+    hint = f"these have: {', '.join(jobs[:20])}" if jobs else "nothing was backed up here yet"
+    if job.partition("/")[0] in jobs:
+        hint = "write the label as an argument of its own: " + job.replace("/", " ", 1)
+    return JobNotFoundError(f"{repository.storage.url}: job '{job}' has no snapshots", hint=hint)
 
 
 def _at_or_before(

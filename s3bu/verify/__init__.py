@@ -16,6 +16,7 @@ from s3bu.index import Index, IndexedSnapshot
 from s3bu.progress import Progress
 from s3bu.repository import Repository
 from s3bu.repository.layout import parse_manifest_key
+from s3bu.repository.naming import no_snapshots
 from s3bu.size import Share
 from s3bu.verify.contents import DAMAGE, Tally, check, tell_index
 from s3bu.verify.live import Compared, Live, compare, repair
@@ -161,7 +162,7 @@ class _Verify:
         found = {number: (of_job, of_label) for number, of_job, of_label in rows if job in (None, of_job)}
         lost = [parse_manifest_key(key) for key in self._manifests.vanished]
         if job is not None and not found and not any(key and key.job == job for key in lost):
-            raise JobNotFoundError(f"{self._repository.storage.url}: job '{job}' has no snapshots")
+            raise no_snapshots(self._repository, job)
         if not found and not lost:
             raise JobNotFoundError(
                 f"{self._repository.storage.url}: there is no snapshot to verify", hint="is it the right place?"

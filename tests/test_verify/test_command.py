@@ -77,6 +77,7 @@ def test_a_job_of_the_repository_is_found_for_a_repair_and_one_that_is_not_there
     ("words", "code", "said"),
     [
         (("nothing",), 10, "job 'nothing' has no snapshots"),
+        (("home/src",), 10, "write the label as an argument of its own: home src"),
         (("home", "nothing"), 2, "it has src"),
         (("--read-data", "0%"), 2, "'0%' is no share"),
         (("--read-data", "5"), 2, "'5' of what?"),
