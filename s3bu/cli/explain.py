@@ -96,7 +96,8 @@ class _Verdict(NamedTuple):
 
 
 def _verdict(path: bytes, followed: "Followed") -> _Verdict:
-    from s3bu.progress import Failure  # noqa: PLC0415 - start-up counts
+    from s3bu.manifest import SPECIAL, Entry  # noqa: PLC0415 - start-up counts
+    from s3bu.progress import Failure  # noqa: PLC0415
 
     rule, at = followed.rule, followed.path
     where = "" if at == path else f" with the directory {shown(at)}/"
@@ -106,6 +107,8 @@ def _verdict(path: bytes, followed: "Followed") -> _Verdict:
         return _Verdict("failed", f"cannot be looked at: {shown(at)}: {followed.item.error}")
     if not followed.is_there:
         return _Verdict("absent", "not there now")
+    if isinstance(followed.item, Entry) and followed.item.kind == SPECIAL:
+        return _Verdict("recorded", "recorded, and not backed up: it is neither file, directory nor link")
     if rule is not None:
         return _Verdict("included", f"backed up, taken back in by {shown(str(rule))}")
     return _Verdict("included", "backed up, as no rule leaves it out")

@@ -121,16 +121,10 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
 
     As long as it is held, nobody brings it up to date, or makes it anew.
     """
-    from s3bu.index import held, open_index, open_passing_index  # noqa: PLC0415 - start-up counts
-    from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.index import held  # noqa: PLC0415 - start-up counts
     from s3bu.lock import sharing  # noqa: PLC0415
 
-    identity = repository.storage.identity
-    try:
-        index = open_index(default_home(os.environ), identity, progress)
-    except S3buError as error:
-        progress.warning(f"{error.message}; going on without an index, which reads the last snapshot each time")
-        index = open_passing_index(identity)
+    index = _open_index(repository, progress, without="which reads the last snapshot each time")
     with held(index), sharing(index.path, progress) if index.path else nullcontext():
         yield index
 
@@ -141,20 +135,27 @@ def open_synced_index(repository: "Repository", console: Console) -> Iterator["I
 
     `LockedError` when a backup uses it. Where none can be kept, it ends with the block.
     """
-    from s3bu.index import held, open_index, open_passing_index  # noqa: PLC0415 - start-up counts
-    from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.index import held  # noqa: PLC0415 - start-up counts
     from s3bu.lock import alone  # noqa: PLC0415
     from s3bu.sync import sync  # noqa: PLC0415
 
-    identity = repository.storage.identity
-    try:
-        index = open_index(default_home(os.environ), identity, console)
-    except S3buError as error:
-        console.warning(f"{error.message}; going on without an index, which reads every snapshot")
-        index = open_passing_index(identity)
+    index = _open_index(repository, console, without="which reads every snapshot")
     with held(index), alone(index.path, console) if index.path else nullcontext():
         sync(repository, index, console)
         yield index
+
+
+def _open_index(repository: "Repository", progress: "Progress", *, without: str) -> "Index":
+    """Open the index of a repository; where none can be kept, one in memory, and a warning of what that costs."""
+    from s3bu.index import open_index, open_passing_index  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+
+    identity = repository.storage.identity
+    try:
+        return open_index(default_home(os.environ), identity, progress)
+    except S3buError as error:
+        progress.warning(f"{error.message}; going on without an index, {without}")
+        return open_passing_index(identity)
 
 
 @contextmanager

@@ -48,7 +48,6 @@ def verify(
 
     Examples:
 
-      s3bu verify my-bucket
       s3bu verify my-bucket home --read-data 5% --max-age 26h
       s3bu verify my-bucket home --against-source 1%
       s3bu verify my-bucket home --read-data all --repair

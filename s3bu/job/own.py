@@ -98,9 +98,7 @@ def _read_size(keys: dict[str, Node], key: str, findings: Findings) -> int | Non
     if node is None or is_nothing(node):
         return None
     try:
-        if isinstance(node, Scalar):
-            return parse_size(node.text or "")
+        return parse_size((isinstance(node, Scalar) and node.text) or "")
     except UsageError:
-        pass
-    findings.problem(node.line, f"{key!r} must be a size, such as 500M or 2 GiB")
-    return None
+        findings.problem(node.line, f"{key!r} must be a size, such as 500M or 2 GiB")
+        return None

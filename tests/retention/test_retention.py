@@ -42,7 +42,7 @@ def test_of_two_hundred_times_those_are_kept_that_restic_keeps(number: int) -> N
     assert kept(ASKED["times"], case["rules"]) == case["kept"], case["rules"]
 
 
-@pytest.mark.skipif(not IS_LONG, reason="restic takes half a minute to make its snapshots")
+@pytest.mark.skipif(not IS_LONG, reason="restic takes minutes to make its snapshots, see S3BU_LONG")
 def test_restic_says_the_same_of_other_times() -> None:
     seed = random.randrange(2**32)
     asked = ask_restic(seed, 200, 100)

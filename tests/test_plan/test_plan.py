@@ -324,8 +324,9 @@ def test_a_path_is_explained_by_the_rule_that_decides_and_by_the_last_snapshots(
     scene.job.write_text(f"{job}s3bu:\n  exclude: ['directory/*', '!directory/c']\n  ignore_files: [.ignore]\n")
     write_file(scene.source / ".ignore", "# ours\na\n")
     write_file(scene.source / "directory" / "deep" / "x", "new")
+    os.mkfifo(scene.source / "pipe")
     explained = {}
-    for path in ("a", "b", "directory/c", "directory/deep/x", "nothing"):
+    for path in ("a", "b", "directory/c", "directory/deep/x", "nothing", "pipe"):
         _, told = plans(scene, "--explain", path)
         explained[path] = [told[0][name] for name in ("verdict", "at", "rule", "rule_detail", "rule_file", "rule_line")]
         assert [one["type"] for one in told[1:]] == ["file" if path in {"a", "b", "directory/c"} else None]
@@ -335,6 +336,7 @@ def test_a_path_is_explained_by_the_rule_that_decides_and_by_the_last_snapshots(
         "directory/c": ["included", "directory/c", "exclude", "!directory/c", None, None],
         "directory/deep/x": ["excluded", "directory/deep", "exclude", "directory/*", None, None],
         "nothing": ["absent", "nothing", None, None, None, None],
+        "pipe": ["recorded", "pipe", None, None, None, None],
     }
     assert plans(scene, "--explain", f"{scene.source}/b")[1][0]["path"] == "b"
     assert plans(scene, "--explain", "/etc/passwd")[0] == 2
