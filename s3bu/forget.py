@@ -13,6 +13,7 @@ from itertools import groupby
 from s3bu.errors import IntegrityError
 from s3bu.history import let_go, microseconds
 from s3bu.index import AT, Index, IndexedSnapshot
+from s3bu.manifest import FILE
 from s3bu.parallel import each
 from s3bu.progress import Progress
 from s3bu.repository import Repository, StoredManifest
@@ -117,8 +118,8 @@ def _check(repository: Repository, decisions: list[Decision], progress: Progress
 
 def _check_kept(repository: Repository, decision: Decision) -> None:
     snapshot = repository.read_snapshot(decision.key)
-    lacks = snapshot.failed or snapshot.is_truncated or any(e.kind == "file" and not e.hash for e in snapshot.entries)
-    if decision.is_complete and lacks:
+    is_without = any(entry.kind == FILE and not entry.hash for entry in snapshot.entries)
+    if decision.is_complete and (snapshot.failed or snapshot.is_truncated or is_without):
         raise _wrong_index(decision.key)
 
 

@@ -6,12 +6,12 @@ from datetime import datetime
 from itertools import groupby
 
 from s3bu.compare import is_same
-from s3bu.errors import IntegrityError, PassphraseNotFoundError, UsageError
+from s3bu.errors import IntegrityError, PassphraseNotFoundError
 from s3bu.manifest import FILE, Entry
 from s3bu.progress import Progress
 from s3bu.repository import Repository, Snapshot, StoredManifest
 from s3bu.repository.layout import ManifestKey
-from s3bu.repository.naming import no_snapshots
+from s3bu.repository.naming import manifests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,7 @@ def summarise(repository: Repository, job: str | None, label: str | None, progre
 
     `JobNotFoundError` when a job was named that has none, `UsageError` when it has none of that label.
     """
-    manifests = repository.manifests(job)
-    if not manifests:
-        _ = repository.recipients()  # says so when this is no repository
-    if job is not None and not manifests:
-        raise no_snapshots(repository, job)
-    chosen = [manifest for manifest in manifests if label in (None, manifest.key.label)]
-    if label is not None and not chosen:
-        known = ", ".join(sorted({manifest.key.label for manifest in manifests}))
-        raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {known}")
+    chosen = manifests_of(repository, job, label)
     progress.phase("reading snapshots", files=len(chosen))
     lines = list(_lines(repository, chosen, progress))
     if lines and all(line.is_locked for line in lines):

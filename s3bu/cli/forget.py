@@ -17,7 +17,7 @@ from s3bu.retention import COUNTS, Policy, parse_count, parse_span
 
 if TYPE_CHECKING:
     from s3bu.forget import Decision
-    from s3bu.repository import Repository, StoredManifest
+    from s3bu.repository import Repository
 
 
 def forget(
@@ -72,6 +72,7 @@ def forget(
         only show each snapshot, and which rule keeps it
     """
     from s3bu.forget import plan_forget, run  # noqa: PLC0415 - start-up counts
+    from s3bu.repository.naming import manifests_of  # noqa: PLC0415
 
     counts = dict(
         zip(COUNTS, (keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly), strict=True)
@@ -83,7 +84,7 @@ def forget(
     with open_repository(repository, common) as opened, common.console() as console:
         name, policy = _policy(opened, job, policy, console)
         with open_synced_index(opened, console) as index:
-            manifests = _manifests(opened, name, label)
+            manifests = manifests_of(opened, name, label)
             decisions = plan_forget(index, manifests, policy, now=datetime.now(UTC))
             gone = [] if dry_run else run(opened, index, decisions, console)
         console.finish()
@@ -126,19 +127,6 @@ def _own_rules(repository: "Repository", name: str, text: bytes | None, console:
             hint="write them below 's3bu: retention:', or give them with --keep-…",
         )
     return job.retention
-
-
-def _manifests(repository: "Repository", job: str | None, label: str | None) -> "list[StoredManifest]":
-    manifests = repository.manifests(job)
-    if job is not None and not manifests:
-        from s3bu.repository.naming import no_snapshots  # noqa: PLC0415 - start-up counts
-
-        raise no_snapshots(repository, job)
-    chosen = [manifest for manifest in manifests if label in (None, manifest.key.label)]
-    if label is not None and not chosen:
-        known = ", ".join(sorted({manifest.key.label for manifest in manifests}))
-        raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {known}")
-    return chosen
 
 
 def _tell(console: Console, decisions: "list[Decision]") -> None:

@@ -1,5 +1,6 @@
 """Find the snapshot that a user means: a manifest's key, `JOB/LABEL`, or `JOB/LABEL@TIME`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from difflib import get_close_matches
 
@@ -47,8 +48,29 @@ def _of_label(repository: Repository, job: str, label: str) -> list[StoredManife
     if not labels:
         _ = repository.recipients()  # says so when this is no repository
         raise no_snapshots(repository, job)
+    raise no_label(job, label, labels)
+
+
+def manifests_of(repository: Repository, job: str | None, label: str | None) -> list[StoredManifest]:
+    """Return the manifests of all jobs, of one, or of one label of it.
+
+    `JobNotFoundError` when a job was named that has none, `UsageError` when it has none of that label.
+    """
+    manifests = repository.manifests(job)
+    if not manifests:
+        _ = repository.recipients()  # says so when this is no repository
+    if job is not None and not manifests:
+        raise no_snapshots(repository, job)
+    chosen = [manifest for manifest in manifests if label in (None, manifest.key.label)]
+    if job is not None and label is not None and not chosen:
+        raise no_label(job, label, sorted({manifest.key.label for manifest in manifests}))
+    return chosen
+
+
+def no_label(job: str, label: str, labels: Sequence[str]) -> UsageError:
+    """Return the error that says that a job has no snapshots of a label; `labels` are those that it has."""
     close = get_close_matches(label, labels, 1) or labels
-    raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {', '.join(close)}")
+    return UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {', '.join(close)}")
 
 
 def no_snapshots(repository: Repository, job: str) -> JobNotFoundError:

@@ -11,12 +11,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from s3bu.errors import IntegrityError, JobNotFoundError, ObjectNotFound, PassphraseNotFoundError, S3buError, UsageError
+from s3bu.errors import IntegrityError, JobNotFoundError, ObjectNotFound, PassphraseNotFoundError, S3buError
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.progress import Progress
 from s3bu.repository import Repository
 from s3bu.repository.layout import parse_manifest_key
-from s3bu.repository.naming import no_snapshots
+from s3bu.repository.naming import no_label, no_snapshots
 from s3bu.size import Share
 from s3bu.verify.contents import DAMAGE, Tally, check, tell_index
 from s3bu.verify.live import Compared, Live, compare, repair
@@ -168,9 +168,8 @@ class _Verify:
                 f"{self._repository.storage.url}: there is no snapshot to verify", hint="is it the right place?"
             )
         chosen = {number: names for number, names in found.items() if label in (None, names[1])}
-        if label is not None and not chosen and not any(key and key.label == label for key in lost):
-            labels = ", ".join(of_label for _, of_label in found.values())
-            raise UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {labels}")
+        if job is not None and label is not None and not chosen and not any(key and key.label == label for key in lost):
+            raise no_label(job, label, [of_label for _, of_label in found.values()])
         return chosen
 
     def _is_chosen(self, key: str) -> bool:
