@@ -73,14 +73,6 @@ class Filters:
                 return Rule("exclude_top_dirs", name)
         return Rule("skip_dirs", name) if name in self._skipped else None
 
-    def wants_file(self, name: bytes) -> bool:
-        """Say whether the lists let a file or symbolic link of that name through."""
-        return self.file_rule(name) is None
-
-    def wants_directory(self, name: bytes, *, is_top: bool) -> bool:
-        """Say whether the lists let a directory of that name through."""
-        return self.directory_rule(name, is_top=is_top) is None
-
     def skipping_item(self, names: Iterable[bytes]) -> bytes | None:
         """Return the first of `skip_dir_items` that is among the names in a directory, or `None`.
 

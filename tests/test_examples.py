@@ -49,9 +49,9 @@ def test_the_quickstart_backs_up_directories_of_the_project() -> None:
 
 def test_the_quickstart_filters_keep_what_it_is_about() -> None:
     filters = load(ROOT / "examples" / "jobs" / "quickstart.yml").filters
-    assert filters.wants_file(b"jobs.md")
-    assert filters.wants_directory(b"jobs", is_top=True)
-    assert filters.wants_file(b"home.yml")
+    assert filters.file_rule(b"jobs.md") is None
+    assert filters.directory_rule(b"jobs", is_top=True) is None
+    assert filters.file_rule(b"home.yml") is None
 
 
 @pytest.mark.parametrize("name", ["home.yml", "server.yml"])

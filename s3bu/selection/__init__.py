@@ -101,11 +101,6 @@ class Place:
     selection: Selection
     _lists: tuple[_Listed, ...]
 
-    @property
-    def has_rules(self) -> bool:
-        """Whether any name has to be asked about."""
-        return bool(self._lists)
-
     def deciding(self, path: bytes, name: bytes, *, is_directory: bool) -> Rule | None:
         """Return the pattern that decides about a path; it may take the path back in."""
         for listed in reversed(self._lists):
