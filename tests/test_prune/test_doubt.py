@@ -160,6 +160,7 @@ def test_a_line_of_a_mark_ends_where_backups_see_its_end(world: World) -> None:
     comment = f"# note\r{hash_of(OTHER)}\r#=etag\u2028{'z' * 64}\n"
     world.storage.objects[f"{MARKS}x"] = StoredObject(comment.encode(), {})
     pruned(world)
+    assert contents(world) == {NAMED}  # and no more than what the other marks name
 
 
 def test_a_mark_without_end_is_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
