@@ -15,7 +15,7 @@ from s3bu.manifest import Entry
 from s3bu.moment import parse_moment
 from s3bu.progress import Failure
 from s3bu.query import Query, Row, Value
-from s3bu.scan import Regular, entries
+from s3bu.scan.found import Regular, entries
 from s3bu.views import path_text
 
 QUERY_SECONDS = 120.0

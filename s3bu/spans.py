@@ -22,7 +22,7 @@ from s3bu.compare import Difference, Trust, compare
 from s3bu.index import Index
 from s3bu.manifest import FILE, Entry, sort_key
 from s3bu.progress import Failure
-from s3bu.scan import Regular, entries
+from s3bu.scan.found import Regular, entries
 
 Item: TypeAlias = Regular | Entry | Failure
 """What a scan yields."""

@@ -26,7 +26,7 @@ from s3bu.progress import Failure, Progress, Silent
 from s3bu.repository import Contents, Repository, layout
 from s3bu.repository.recipients import RecipientSet
 from s3bu.rooted import Files, Root
-from s3bu.scan import reason, seen_of
+from s3bu.scan.found import reason, seen_of
 from s3bu.storage import PART_BOUND, Put, Upload, memory_of_writer
 
 T = TypeVar("T")

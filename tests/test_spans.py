@@ -19,7 +19,8 @@ from s3bu.index import Index, open_passing_index
 from s3bu.manifest import FILE, Entry
 from s3bu.progress import Failure
 from s3bu.repository.layout import ManifestKey
-from s3bu.scan import Scan, entries
+from s3bu.scan import Scan
+from s3bu.scan.found import entries
 from s3bu.spans import Unmodified, compare_spans, renew
 from tests.fakes import without_override
 

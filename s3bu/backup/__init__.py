@@ -23,7 +23,8 @@ from s3bu.publish import Publisher
 from s3bu.repository import Repository
 from s3bu.repository.layout import ManifestKey
 from s3bu.rooted import Root
-from s3bu.scan import Left, SourceMissingError, reason
+from s3bu.scan import SourceMissingError
+from s3bu.scan.found import Left, reason
 from s3bu.spans import renew
 from s3bu.store import Gone, Result, Store, Stored
 

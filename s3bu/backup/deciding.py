@@ -24,7 +24,8 @@ from s3bu.progress import Failure, Progress
 from s3bu.publish import written
 from s3bu.repository import Repository, layout
 from s3bu.repository.state import State
-from s3bu.scan import Scan, entries
+from s3bu.scan import Scan
+from s3bu.scan.found import entries
 from s3bu.skips import Skips
 from s3bu.spans import Unmodified, compare_spans
 

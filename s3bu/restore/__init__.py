@@ -21,7 +21,7 @@ from s3bu.progress import Change, Failure, Progress
 from s3bu.repository import Repository
 from s3bu.repository.layout import content_key
 from s3bu.restore.target import TakenError, Target, check_path, is_like_temporary, temporary_paths
-from s3bu.scan import reason
+from s3bu.scan.found import reason
 from s3bu.storage import PART_BOUND, Download
 
 WORKERS = 8

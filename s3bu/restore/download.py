@@ -9,7 +9,7 @@ from s3bu.fetch import fetch
 from s3bu.manifest import FILE, Entry
 from s3bu.repository import Repository, layout
 from s3bu.restore.target import TakenError, Target
-from s3bu.scan import reason
+from s3bu.scan.found import reason
 
 _CHUNK = 1024 * 1024
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from s3bu.errors import S3buError, UsageError
 from s3bu.manifest import FILE, Entry
 from s3bu.rooted import Root
-from s3bu.scan import reason
+from s3bu.scan.found import reason
 
 WRITE, OVERWRITE, LEFT = "write", "overwrite", "left"
 """What would become of a path: nothing is there, something else is, or it is right already."""

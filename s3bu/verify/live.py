@@ -14,7 +14,7 @@ from s3bu.manifest import FILE, Entry
 from s3bu.progress import Failure, Progress
 from s3bu.repository import Contents, Repository
 from s3bu.rooted import Files, Root
-from s3bu.scan import Regular, reason
+from s3bu.scan.found import Regular, reason
 from s3bu.size import Share
 from s3bu.store import Store, Stored
 from s3bu.verify.contents import DAMAGE, UNOPENED

@@ -9,7 +9,8 @@ from s3bu.manifest import FILE, Entry
 from s3bu.progress import Failure
 from s3bu.repository import Contents
 from s3bu.rooted import Root
-from s3bu.scan import Scan, entries
+from s3bu.scan import Scan
+from s3bu.scan.found import entries
 from s3bu.storage import PART_BOUND
 from s3bu.store import Gone, Result, Store, Stored
 from tests.fakes import World

@@ -5,79 +5,43 @@ a directory that is swapped for a link in mid-run leads nowhere. What could not 
 in its place of the order; what vanished in mid-run is not there. The walk holds one descriptor a level of depth.
 """
 
-import grp
 import os
-import pwd
 import stat
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
-from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, Owner, Seen
+from s3bu.manifest import DIRECTORY, SYMLINK, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
+from s3bu.scan.found import Left, Regular, owner_of, reason, special, special_kind
+from s3bu.scan.witness import NOBODY, Glance, Known, Witness
 from s3bu.selection import CACHEDIR_TAG, Place, Rule, Selection, Skipped, is_cache
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_SPECIAL = {
-    stat.S_IFIFO: "FIFO",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "character device",
-    stat.S_IFBLK: "block device",
-}
 
 
 class SourceMissingError(S3buError):
     """The source's directory is not there, or cannot be opened: nothing is known of what it holds."""
 
 
-class Regular(NamedTuple):
-    """One regular file as the scan saw it: most are only looked at, so their entries are made when they are needed."""
-
-    path: bytes
-    status: os.stat_result
-
-    def entry(self) -> Entry:
-        """Return the file's entry, without a hash."""
-        path, status = self
-        mode = status.st_mode & 0o777
-        return Entry(path, FILE, status.st_size, status.st_mtime_ns, mode, "", b"", None, seen_of(status))
-
-
-def entries(items: Iterable[Regular | Entry | Failure]) -> Iterator[Entry | Failure]:
-    """Yield the same with the entries of regular files."""
-    return (item.entry() if isinstance(item, Regular) else item for item in items)
-
-
-@dataclass(slots=True)
-class Left:
-    """What a scan could not take whole: special files by kind, and directories that were excluded by identity.
-
-    `odd` says what is wrong with ignore files.
-    """
-
-    special: Counter[str] = field(default_factory=Counter)
-    excluded: list[bytes] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)
-
-
 @dataclass(slots=True)
 class _Level:
     """One open directory on the way down: its descriptor, its path with a slash, and what is still to be looked at.
 
-    `place` are the rules that hold in it, `device` says on which file system it lies.
+    `place` are the rules that hold in it, `device` says on which file system it lies, and `listed` is all in it.
     """
 
     descriptor: int
     prefix: bytes
-    names: Iterator[tuple[bytes, "os.DirEntry[str]"]]
+    listed: "_Names"
     place: Place
     device: int
+    names: Iterator[tuple[bytes, "os.DirEntry[str] | None"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +65,8 @@ class Scan:
     """One walk of one source.
 
     `excluded` holds the (device, inode) of directories to leave out: the repository itself, when it lies inside the
-    source. `left` fills while the walk goes on, and `tell` is called with each path that is left out, in order too.
+    source. `left` fills while the walk goes on, `tell` is called with each path that is left out, in order too, and
+    `witness` is told of each directory.
     """
 
     def __init__(
@@ -111,10 +76,12 @@ class Scan:
         *,
         excluded: frozenset[tuple[int, int]] = frozenset(),
         tell: Callable[[Skipped], object] = _pass_over,
+        witness: Witness = NOBODY,
     ) -> None:
         self.root = os.path.realpath(root)
         self.left = Left()
         self._tell = tell
+        self._witness = witness
         self._filters = filters
         self._selection = filters.selection
         self._has_selection = filters.selection != Selection()
@@ -125,20 +92,108 @@ class Scan:
         """Yield what the source holds, in order; a source that cannot be walked raises before the first."""
         try:
             self._enter_root()
+            yield from self._below(0)
+        finally:
+            self._leave()
+
+    def _below(self, depth: int) -> Iterator[Regular | Entry | Failure]:
+        """Yield all that is in and below the open directories from that depth on, and leave them."""
+        while len(self._levels) > depth:
+            level = self._levels[-1]
+            for name, found in level.names:
+                item = self._look(level, name, found) if found is not None else None
+                if item is not None:
+                    yield item
+                if self._levels[-1] is not level:
+                    break
+            else:
+                os.close(self._levels.pop().descriptor)
+
+    def _leave(self) -> None:
+        for level in self._levels:
+            os.close(level.descriptor)
+        self._levels.clear()
+
+    def directories(self, top: bytes) -> None:
+        """Walk the directories at and below a path alone, for the witness; what is not there, or left out, is not met.
+
+        The directories on the way to it are met too.
+        """
+        try:
+            self._enter_root()
+            for name in top.split(b"/") if top else ():
+                self._levels[-1].names = iter(((name, dict(self._levels[-1].listed).get(name)),))
+                depth = len(self._levels)
+                if not self._step_into_next() or len(self._levels) == depth:
+                    return
+            depth = len(self._levels) - 1
+            while len(self._levels) > depth:
+                if not self._step_into_next():
+                    os.close(self._levels.pop().descriptor)
+        finally:
+            self._leave()
+
+    def _step_into_next(self) -> bool:
+        """Enter the next directory in the innermost one, or pass over it; return whether there was one."""
+        level = self._levels[-1]
+        for name, found in level.names:
+            try:
+                if found is not None and found.is_dir(follow_symlinks=False):
+                    self._look(level, name, found)
+                    return True
+            except OSError:
+                continue
+        return False
+
+    def glances(self, known: Known) -> Iterator[Glance]:
+        """Yield what is at the paths that somebody wants to look at again, in order and each once.
+
+        The items of one are to be taken before the next is asked for. A source that cannot be walked raises.
+        """
+        try:
+            self._enter_root()
+            self._choose(known)
             while self._levels:
                 level = self._levels[-1]
                 for name, found in level.names:
-                    item = self._look(level, name, found)
-                    if item is not None:
-                        yield item
+                    yield self._glance(known, level, name, found)
                     if self._levels[-1] is not level:
+                        self._choose(known)
                         break
                 else:
                     os.close(self._levels.pop().descriptor)
         finally:
-            for level in self._levels:
-                os.close(level.descriptor)
-            self._levels.clear()
+            self._leave()
+
+    def _choose(self, known: Known) -> None:
+        level = self._levels[-1]
+        listed = dict(level.listed)
+        level.names = iter([(name, listed.get(name)) for name in sorted(known.names_in(level.prefix[:-1], listed))])
+
+    def _glance(self, known: Known, level: _Level, name: bytes, found: "os.DirEntry[str] | None") -> Glance:
+        path, depth = level.prefix + name, len(self._levels)
+        is_known = known.is_known(path)
+        if is_known and found is not None and not known.leads_on(path):
+            entry = self._pass_by(level, name, found)
+            if entry is not None:
+                return Glance(path, (entry,), is_tree=False) if not known.was_left_out(path) else Glance(path, (), True)
+        item = self._look(level, name, found) if found is not None else None
+        if len(self._levels) == depth:
+            return Glance(path, () if item is None else (item,), is_tree=True)
+        assert item is not None
+        if is_known:
+            return Glance(path, (item,), is_tree=False)
+        return Glance(path, chain((item,), self._below(depth)), is_tree=True)
+
+    def _pass_by(self, level: _Level, name: bytes, found: "os.DirEntry[str]") -> Entry | None:
+        """Return the entry of a directory that need not be entered; `None` where it must be looked at after all."""
+        try:
+            status = found.stat(follow_symlinks=False)
+        except OSError:
+            return None
+        if not stat.S_ISDIR(status.st_mode) or self._directory_rule(level, name, status) is not None:
+            return None
+        return _directory_entry(level.prefix + name, status)
 
     def follow(self, path: bytes) -> "Followed":
         """Walk to one path, past all others, and return what the walk would make of it.
@@ -152,9 +207,7 @@ class Scan:
             return self._followed(path, skipped)
         finally:
             self._tell = tell
-            for level in self._levels:
-                os.close(level.descriptor)
-            self._levels.clear()
+            self._leave()
 
     def _followed(self, path: bytes, skipped: list[Skipped]) -> "Followed":
         item: Regular | Entry | Failure | None = None
@@ -162,7 +215,7 @@ class Scan:
         for number, name in enumerate(names, 1):
             above = b"/".join(names[:number])
             level = self._levels[-1]
-            found = dict(level.names).get(name)
+            found = dict(level.listed).get(name)
             if found is None:
                 return Followed(above, is_there=False)
             item = self._look(level, name, found)
@@ -185,6 +238,8 @@ class Scan:
                 hint="is its disk mounted, and is its path in the job right?",
             ) from error
         try:
+            status = os.fstat(descriptor)
+            self._witness.directory(b"", descriptor, status)
             names = _list(descriptor)
             self._check_root(descriptor, names)
         except OSError as error:
@@ -195,8 +250,7 @@ class Scan:
         except JobError:
             os.close(descriptor)
             raise
-        device = os.fstat(descriptor).st_dev
-        self._levels.append(_Level(descriptor, b"", iter(names), self._selection.top(), device))
+        self._levels.append(_Level(descriptor, b"", names, self._selection.top(), status.st_dev, iter(names)))
         self._read_ignore_files(names)
 
     def _check_root(self, descriptor: int, names: "_Names") -> None:
@@ -238,6 +292,8 @@ class Scan:
                 self._tell(Skipped(path, False, rule))
                 return None
             if kind == stat.S_IFREG:
+                if status.st_nlink > 1:
+                    self._witness.linked(path)
                 return Regular(path, status)
             if kind == stat.S_IFLNK:
                 return self._read_link(level, name, status)
@@ -245,8 +301,8 @@ class Scan:
             return None
         except OSError as error:
             return self._failure(level, name, found, reason(error))
-        self.left.special[_SPECIAL.get(kind, "file of unknown kind")] += 1
-        return _special(path, status)
+        self.left.special[special_kind(kind)] += 1
+        return special(path, status)
 
     def _failure(self, level: _Level, name: bytes, found: "os.DirEntry[str]", error: str) -> Failure | None:
         """Return the failure of what could not be looked at, unless it is left out anyway.
@@ -307,6 +363,7 @@ class Scan:
         descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=level.descriptor)
         try:
             status = os.fstat(descriptor)  # opening it may have mounted something there, which `lstat` does not
+            self._witness.directory(path, descriptor, status)
             names = _list(descriptor)
             rule = self._rule_of_device(level, status) or self._rule_of_names(descriptor, names)
         except BaseException:
@@ -316,10 +373,9 @@ class Scan:
             os.close(descriptor)
             self._tell(Skipped(path, True, rule))
             return None
-        self._levels.append(_Level(descriptor, path + b"/", iter(names), level.place, status.st_dev))
+        self._levels.append(_Level(descriptor, path + b"/", names, level.place, status.st_dev, iter(names)))
         self._read_ignore_files(names)
-        owner = owner_of(status.st_uid, status.st_gid)
-        return Entry(path, DIRECTORY, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", b"", owner)
+        return _directory_entry(path, status)
 
     def _rule_of_names(self, descriptor: int, names: "_Names") -> Rule | None:
         """Return the rule by which a directory is left out for what lies in it."""
@@ -336,15 +392,9 @@ class Scan:
         return Entry(level.prefix + name, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner)
 
 
-def _special(path: bytes, status: os.stat_result) -> Entry | None:
-    """Return the entry of a FIFO or device; a socket is nothing without the program that listens on it."""
-    device = b"%d:%d" % (os.major(status.st_rdev), os.minor(status.st_rdev))
-    what = {stat.S_IFIFO: b"fifo", stat.S_IFCHR: b"char " + device, stat.S_IFBLK: b"block " + device}
-    target = what.get(stat.S_IFMT(status.st_mode))
-    if target is None:
-        return None
+def _directory_entry(path: bytes, status: os.stat_result) -> Entry:
     owner = owner_of(status.st_uid, status.st_gid)
-    return Entry(path, SPECIAL, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", target, owner)
+    return Entry(path, DIRECTORY, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", b"", owner)
 
 
 _Names: TypeAlias = "list[tuple[bytes, os.DirEntry[str]]]"
@@ -354,28 +404,3 @@ _Names: TypeAlias = "list[tuple[bytes, os.DirEntry[str]]]"
 def _list(descriptor: int) -> _Names:
     with os.scandir(descriptor) as listing:
         return sorted(((os.fsencode(found.name), found) for found in listing), key=itemgetter(0))
-
-
-def seen_of(status: os.stat_result) -> Seen:
-    """Return by what a file is known again; numbers of 64 bits become signed ones."""
-    inode, device = status.st_ino, status.st_dev
-    return Seen(status.st_ctime_ns, inode - ((inode >> 63) << 64), device - ((device >> 63) << 64))
-
-
-def reason(error: OSError) -> str:
-    """Return why, in the system's words and our case: `permission denied`."""
-    return (error.strerror or str(error) or type(error).__name__).lower()
-
-
-@cache
-def owner_of(uid: int, gid: int) -> Owner:
-    """Return the owner with the names that this machine has for the numbers, empty where it has none."""
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = ""
-    try:
-        group = grp.getgrgid(gid).gr_name
-    except KeyError:
-        group = ""
-    return Owner(uid, gid, user, group)

@@ -1,0 +1,21 @@
+"""Paths and numbers as the journal's tables have them."""
+
+from s3bu.manifest import sort_key
+
+_TREE_END = b"\1"
+"""What stands behind the sort key of a directory and sorts behind all below it, whose keys go on with a NUL."""
+
+TREE = "source = :source AND (:key = x'' OR sort_key = :key OR (sort_key > :below AND sort_key < :end))"
+
+
+def tree_of(source: int, path: bytes) -> dict[str, object]:
+    key = sort_key(path)
+    return {"source": source, "key": key, "below": key + b"\0", "end": key + _TREE_END}
+
+
+def path_of(key: bytes) -> bytes:
+    return key.replace(b"\0", b"/")
+
+
+def signed(number: int) -> int:
+    return number - ((number >> 63) << 64)
