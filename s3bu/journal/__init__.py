@@ -300,12 +300,12 @@ class Journal:
 
 def open_for_watching(home: Path, identity: str) -> Journal:
     """Open the journals of a repository, making them where there are none; `S3buError` where none can be kept."""
-    path = journalpath_of(home, identity)
+    path = journal_path(home, identity)
     return Journal(made(path), path)
 
 
 def open_for_run(home: Path, identity: str) -> Journal | None:
     """Open the journals of a repository, if a watcher of this version ever kept any."""
-    path = journalpath_of(home, identity)
+    path = journal_path(home, identity)
     connection = existing(path)
     return None if connection is None else Journal(connection, path)

@@ -9,13 +9,16 @@ TREE = "source = :source AND (:key = x'' OR sort_key = :key OR (sort_key > :belo
 
 
 def tree_of(source: int, path: bytes) -> dict[str, object]:
+    """Return the values of `TREE` for a path: what it selects is at or below it."""
     key = sort_key(path)
     return {"source": source, "key": key, "below": key + b"\0", "end": key + _TREE_END}
 
 
 def path_of(key: bytes) -> bytes:
+    """Return the path of a sort key."""
     return key.replace(b"\0", b"/")
 
 
 def signed(number: int) -> int:
+    """Return a number of 64 bits as SQLite takes it."""
     return number - ((number >> 63) << 64)
