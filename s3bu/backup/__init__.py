@@ -24,7 +24,7 @@ from s3bu.repository import Repository
 from s3bu.repository.layout import ManifestKey
 from s3bu.rooted import Root
 from s3bu.scan import SourceMissingError
-from s3bu.scan.found import Left, reason
+from s3bu.scan.found import Excluded, Left, reason
 from s3bu.spans import renew
 from s3bu.store import Gone, Result, Store, Stored
 
@@ -39,7 +39,7 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run: `host` is this machine's name, `excluded` the (device, inode) of directories never to enter.
+    """How to run: `host` is this machine's name, `excluded` are directories never to enter.
 
     With `is_full` nothing that the index knows of the repository is trusted: what is stored is listed again.
     """
@@ -48,7 +48,7 @@ class Options:
     is_compressing: bool = False
     is_rehash: bool = False
     accepts_deletions: bool = False
-    excluded: frozenset[tuple[int, int]] = frozenset()
+    excluded: Excluded = field(default_factory=dict)
     is_full: bool = False
 
 

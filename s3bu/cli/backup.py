@@ -176,8 +176,8 @@ def _lines(job: str, outcome: "Outcome") -> Iterator[str]:
     left = [counted(number, kind) for kind, number in sorted(outcome.left.special.items())]
     if left:
         yield f"  not backed up: {', '.join(left)}"
-    for path in outcome.left.excluded:
-        yield f"  not backed up: the repository itself, at {shown_line(repr(path)[2:-1])}"
+    for path, what in outcome.left.excluded:
+        yield f"  not backed up: {what}, at {shown_line(repr(path)[2:-1])}"
     if outcome.failures:
         yield f"  incomplete: {counted(len(outcome.failures), 'path')} failed"
     size = f"{counted(outcome.nfiles, 'file')}, {format_nbytes(outcome.nbytes)}"
