@@ -311,10 +311,10 @@ def test_the_repository_inside_the_source_is_left_out_and_told(tmp_path: Path) -
     walk = Scan(
         os.fsencode(tmp_path),
         Filters(exclude_top_dirs=(b"home",)),
-        excluded=frozenset({(status.st_dev, status.st_ino)}),
+        excluded={(status.st_dev, status.st_ino): "the repository itself"},
     )
     assert [item.path for item in walk] == [b"a", b"deep", b"z"]
-    assert walk.left == Left(excluded=[b"deep/repository"])
+    assert walk.left == Left(excluded=[(b"deep/repository", "the repository itself")])
 
 
 def test_a_walk_that_ends_early_leaves_no_descriptor_open(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from s3bu.job import Job, Source
     from s3bu.manifest import Entry
     from s3bu.repository import Repository
-    from s3bu.scan import Followed
+    from s3bu.scan.found import Followed
 
 _SNAPSHOTS = 5
 """So many of the last snapshots are asked for a path."""

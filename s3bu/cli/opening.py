@@ -1,8 +1,9 @@
 """The options that all commands share, and the parts that a command needs, opened and joined."""
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +16,10 @@ from s3bu.job import Job, check_job_name, is_job_file, load_job_file, parse_job
 
 if TYPE_CHECKING:
     from s3bu.index import Index
+    from s3bu.journal import Journal
     from s3bu.progress import Progress
     from s3bu.repository import Repository, StoredJob
+    from s3bu.scan.found import Excluded
     from s3bu.storage.place import Place
 
 _SHARED = Group("Common options", sort_key=100)
@@ -101,18 +104,26 @@ def open_repository(text: str, common: Common) -> Iterator["Repository"]:
         storage.close()
 
 
-def excluded_directories(text: str) -> frozenset[tuple[int, int]]:
-    """Return the identity of the repository's own directory: a source around it must not back it up into itself."""
-    from s3bu.storage.place import parse_place  # noqa: PLC0415 - start-up counts
+_OWN = {"index": "the index of s3bu", "journals": "the journal of s3bu", "locks": "the locks of s3bu"}
+"""What changes below $S3BU_HOME with each run, and is made again where it is gone."""
 
+
+def excluded_directories(text: str) -> "Excluded":
+    """Return what a source around it must not back up: the repository's own directory, and what each run writes."""
+    from s3bu.keyring import default_home  # noqa: PLC0415 - start-up counts
+    from s3bu.storage.place import parse_place  # noqa: PLC0415
+
+    home = default_home(os.environ)
+    own: dict[str | Path, str] = {home / name: what for name, what in _OWN.items()}
     place: Place = parse_place(text)
-    if place.kind != "directory":
-        return frozenset()
-    try:
-        status = os.stat(place.path)
-    except OSError:
-        return frozenset()  # not there, or not to be looked at, which the first request tells better
-    return frozenset({(status.st_dev, status.st_ino)})
+    if place.kind == "directory":
+        own[place.path] = "the repository itself"
+    excluded = {}
+    for path, what in own.items():
+        with contextlib.suppress(OSError):  # not there, or not to be looked at, which the first request tells better
+            status = os.stat(path)
+            excluded[status.st_dev, status.st_ino] = what
+    return excluded
 
 
 @contextmanager
@@ -127,6 +138,17 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
     index = _open_index(repository, progress, without="which reads the last snapshot each time")
     with held(index), sharing(index.path, progress) if index.path else nullcontext():
         yield index
+
+
+@contextmanager
+def open_journal(repository: "Repository") -> Iterator["Journal | None"]:
+    """Hold the journals of a repository open for a run, if a watcher ever kept any."""
+    from s3bu.journal import open_for_run  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+
+    journal = open_for_run(default_home(os.environ), repository.storage.identity)
+    with nullcontext() if journal is None else closing(journal):
+        yield journal
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TypeAlias
 
 from s3bu.errors import JobError, S3buError
@@ -18,7 +19,7 @@ from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, SYMLINK, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
-from s3bu.scan.found import Left, Regular, owner_of, reason, special, special_kind
+from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, owner_of, reason, special, special_kind
 from s3bu.scan.witness import NOBODY, Glance, Known, Witness
 from s3bu.selection import CACHEDIR_TAG, Place, Rule, Selection, Skipped, is_cache
 
@@ -44,19 +45,6 @@ class _Level:
     names: Iterator[tuple[bytes, "os.DirEntry[str] | None"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """Where a walk to one path ended: at `path`, which is the one that was asked for or a directory above it.
-
-    `item` is what the walk yields there; `rule` what leaves it out or takes it back in, if one does.
-    """
-
-    path: bytes
-    item: Regular | Entry | Failure | None = None
-    rule: Rule | None = None
-    is_there: bool = True
-
-
 def _pass_over(skipped: Skipped) -> None:
     """Nobody wants to know."""
 
@@ -64,9 +52,9 @@ def _pass_over(skipped: Skipped) -> None:
 class Scan:
     """One walk of one source.
 
-    `excluded` holds the (device, inode) of directories to leave out: the repository itself, when it lies inside the
-    source. `left` fills while the walk goes on, `tell` is called with each path that is left out, in order too, and
-    `witness` is told of each directory.
+    `excluded` says by (device, inode) which directories to leave out, and what they are: the repository itself, when
+    it lies inside the source. `left` fills while the walk goes on, `tell` is called with each path that is left out,
+    in order too, and `witness` is told of each directory.
     """
 
     def __init__(
@@ -74,7 +62,7 @@ class Scan:
         root: bytes,
         filters: Filters,
         *,
-        excluded: frozenset[tuple[int, int]] = frozenset(),
+        excluded: Excluded = MappingProxyType({}),
         tell: Callable[[Skipped], object] = _pass_over,
         witness: Witness = NOBODY,
     ) -> None:
@@ -193,9 +181,9 @@ class Scan:
             return None
         if not stat.S_ISDIR(status.st_mode) or self._directory_rule(level, name, status) is not None:
             return None
-        return _directory_entry(level.prefix + name, status)
+        return directory_entry(level.prefix + name, status)
 
-    def follow(self, path: bytes) -> "Followed":
+    def follow(self, path: bytes) -> Followed:
         """Walk to one path, past all others, and return what the walk would make of it.
 
         The last of `Followed.above` that was not entered is where it ends.
@@ -209,7 +197,7 @@ class Scan:
             self._tell = tell
             self._leave()
 
-    def _followed(self, path: bytes, skipped: list[Skipped]) -> "Followed":
+    def _followed(self, path: bytes, skipped: list[Skipped]) -> Followed:
         item: Regular | Entry | Failure | None = None
         above, names = b"", path.split(b"/")
         for number, name in enumerate(names, 1):
@@ -340,9 +328,10 @@ class Scan:
         rule = rule or level.place.excluding(path, name, is_directory=True)
         if rule is not None:
             return rule
-        if (status.st_dev, status.st_ino) in self._excluded:
-            self.left.excluded.append(path)
-            return Rule("the repository itself", b"", is_of_job=False)
+        what = self._excluded.get((status.st_dev, status.st_ino))
+        if what is not None:
+            self.left.excluded.append((path, what))
+            return Rule(what, b"", is_of_job=False)
         return self._rule_of_device(level, status)
 
     def _rule_of_device(self, level: _Level, status: os.stat_result) -> Rule | None:
@@ -375,7 +364,7 @@ class Scan:
             return None
         self._levels.append(_Level(descriptor, path + b"/", names, level.place, status.st_dev, iter(names)))
         self._read_ignore_files(names)
-        return _directory_entry(path, status)
+        return directory_entry(path, status)
 
     def _rule_of_names(self, descriptor: int, names: "_Names") -> Rule | None:
         """Return the rule by which a directory is left out for what lies in it."""
@@ -390,11 +379,6 @@ class Scan:
         target = os.readlink(name, dir_fd=level.descriptor)
         owner = owner_of(status.st_uid, status.st_gid)
         return Entry(level.prefix + name, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner)
-
-
-def _directory_entry(path: bytes, status: os.stat_result) -> Entry:
-    owner = owner_of(status.st_uid, status.st_gid)
-    return Entry(path, DIRECTORY, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", b"", owner)
 
 
 _Names: TypeAlias = "list[tuple[bytes, os.DirEntry[str]]]"

@@ -5,13 +5,14 @@ import os
 import pwd
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from s3bu.manifest import FILE, SPECIAL, Entry, Owner, Seen
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, Entry, Owner, Seen
 from s3bu.progress import Failure
+from s3bu.selection import Rule
 
 _SPECIAL_KINDS = {
     stat.S_IFIFO: "FIFO",
@@ -39,16 +40,33 @@ def entries(items: Iterable[Regular | Entry | Failure]) -> Iterator[Entry | Fail
     return (item.entry() if isinstance(item, Regular) else item for item in items)
 
 
+Excluded: TypeAlias = Mapping[tuple[int, int], str]
+"""Directories never to enter, by device and inode, and what they are."""
+
+
 @dataclass(slots=True)
 class Left:
-    """What a scan could not take whole: special files by kind, and directories that were excluded by identity.
+    """What a scan could not take whole: special files by kind, and directories that were excluded.
 
     `odd` says what is wrong with ignore files.
     """
 
     special: Counter[str] = field(default_factory=Counter)
-    excluded: list[bytes] = field(default_factory=list)
+    excluded: list[tuple[bytes, str]] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Where a walk to one path ended: at `path`, which is the one that was asked for or a directory above it.
+
+    `item` is what the walk yields there; `rule` what leaves it out or takes it back in, if one does.
+    """
+
+    path: bytes
+    item: Regular | Entry | Failure | None = None
+    rule: Rule | None = None
+    is_there: bool = True
 
 
 def special_kind(kind: int) -> str:
@@ -65,6 +83,12 @@ def special(path: bytes, status: os.stat_result) -> Entry | None:
         return None
     owner = owner_of(status.st_uid, status.st_gid)
     return Entry(path, SPECIAL, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", target, owner)
+
+
+def directory_entry(path: bytes, status: os.stat_result) -> Entry:
+    """Return the entry of a directory."""
+    owner = owner_of(status.st_uid, status.st_gid)
+    return Entry(path, DIRECTORY, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", b"", owner)
 
 
 def seen_of(status: os.stat_result) -> Seen:

@@ -85,7 +85,7 @@ class Schedule(Generic[_Source]):
         one.first_change = one.last_change = one.wanted = NEVER
 
     def succeed(self, source: _Source, *, manifest_nbytes: int | None, was_full: bool) -> None:
-        """Note that the run under way is done, how large a manifest it published, if any, and whether it was a full scan."""
+        """Note that the run under way is done: how large a manifest it published, if any, and whether it was full."""
         one = self._sources[source]
         assert one.began is not None
         one.is_running, one.failures, one.retry = False, 0, 0.0

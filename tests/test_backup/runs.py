@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from s3bu.backup import Options, Outcome
 from s3bu.backup import run as run_backup
 from s3bu.job import Job
 from s3bu.manifest import FILE, Entry
 from s3bu.repository import Snapshot
+from s3bu.scan.found import Excluded
 from tests.fakes import Listener, World, file_entry
 
 TEXT = b"some text"
@@ -25,7 +27,7 @@ def run(
     rehash: bool = False,
     accepts_deletions: bool = False,
     compress: bool = False,
-    excluded: frozenset[tuple[int, int]] = frozenset(),
+    excluded: Excluded = MappingProxyType({}),
     is_full: bool = False,
     home: str = "state",
 ) -> tuple[list[Outcome], Listener]:

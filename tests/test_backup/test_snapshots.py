@@ -155,8 +155,8 @@ def test_what_is_left_out_is_told(world: World) -> None:
     os.mkfifo(world.source / "fifo", 0o600)
     world.write("repository/data/x")
     status = (world.source / "repository").stat()
-    outcome = back_up(world, excluded=frozenset({(status.st_dev, status.st_ino)}))
-    assert (outcome.left.special, outcome.left.excluded) == ({"FIFO": 1}, [b"repository"])
+    outcome = back_up(world, excluded={(status.st_dev, status.st_ino): "the repository itself"})
+    assert (outcome.left.special, outcome.left.excluded) == ({"FIFO": 1}, [(b"repository", "the repository itself")])
     assert [(entry.path, entry.kind, entry.target) for entry in world.newest().entries] == [(b"fifo", SPECIAL, b"fifo")]
 
 
