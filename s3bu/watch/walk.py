@@ -62,7 +62,7 @@ class Walk:
         return parent.grow(name)
 
     def _hold(self, node: Node, descriptor: int) -> bool:
-        """Watch a directory, or count it as unwatched; after a first no that was meant for all, nobody is asked again."""
+        """Watch a directory, or count it as unwatched; a no that is meant for all is heard once."""
         source = self._source
         try:
             if not self._is_full:
