@@ -18,7 +18,8 @@ from s3bu.job import Source
 from s3bu.journal import Dirty, Journal, JournalError, Watched, open_for_watching
 from s3bu.journal.batch import Batch
 from s3bu.scan.found import Excluded
-from s3bu.watch.tree import Counts, Tree
+from s3bu.watch.source import Counts
+from s3bu.watch.tree import Tree
 
 Key: TypeAlias = tuple[str, str]
 """A job and a label."""
