@@ -1,8 +1,9 @@
-"""Locks between the processes of this machine, that end with the process that holds them: one run of a job at a time.
+"""Locks between the processes of this machine, that end with the process that holds them.
 
-Several machines may run one job, whose manifests never collide, and two jobs of one repository may run at once. They
-share the index; who takes snapshots into it, or out of it, has it alone. The files stay where they are: whoever removed
-one while another process waits for it would let two in.
+One run of a job at a time, and one watcher of a source. Several machines may run one job, whose manifests never
+collide, and two jobs of one repository may run at once. They share the index; who takes snapshots into it, or out of
+it, has it alone. The files stay where they are: whoever removed one while another process waits for it would let two
+in.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from s3bu.errors import LockedError, S3buError
 from s3bu.progress import Progress
@@ -30,12 +32,34 @@ def hold(home: Path, identity: str, job: str, progress: Progress) -> Iterator[No
 
     Where the file system has no locks, the run goes on without one, with a warning.
     """
-    name = hashlib.sha256(os.fsencode(f"{identity}\0{job}")).hexdigest()[:32]
-    path = home / "locks" / f"{name}.lock"
+    what = _What(f"job '{job}'", "is being backed up by", "see to it that the job runs only once")
+    with _held(home, f"{identity}\0{job}", what, progress):
+        yield
+
+
+@contextmanager
+def hold_watch(home: Path, identity: str, job: str, label: str, progress: Progress) -> Iterator[None]:
+    """Hold a source of a job for one watcher alone; `LockedError` tells who has it."""
+    what = _What(f"source '{job}/{label}'", "is being watched by", "see to it that one process watches it")
+    with _held(home, f"{identity}\0{job}\0{label}\0watch", what, progress):
+        yield
+
+
+class _What(NamedTuple):
+    """What is locked, what its holder does, and what to mind where there are no locks."""
+
+    noun: str
+    doing: str
+    advice: str
+
+
+@contextmanager
+def _held(home: Path, key: str, what: _What, progress: Progress) -> Iterator[None]:
+    path = home / "locks" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.lock"
     descriptor = _open(path)
     try:
-        _lock(descriptor, path, job, progress)
-        _sign(descriptor, job)
+        _lock(descriptor, path, what, progress)
+        _sign(descriptor, what)
         yield
     finally:
         os.close(descriptor)
@@ -103,18 +127,18 @@ def _open(path: Path) -> int:
         ) from error
 
 
-def _lock(descriptor: int, path: Path, job: str, progress: Progress) -> None:
+def _lock(descriptor: int, path: Path, what: _What, progress: Progress) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise _locked(descriptor, job) from error
+        raise _locked(descriptor, what) from error
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
-            raise S3buError(f"{path}: the job cannot be locked ({(error.strerror or '').lower()})") from error
-        progress.warning(f"{path}: no locks on this file system; see to it that the job runs only once")
+            raise S3buError(f"{path}: {what.noun} cannot be locked ({(error.strerror or '').lower()})") from error
+        progress.warning(f"{path}: no locks on this file system; {what.advice}")
 
 
-def _locked(descriptor: int, job: str) -> LockedError:
+def _locked(descriptor: int, what: _What) -> LockedError:
     """Return who holds the lock, as far as that is written there."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
@@ -122,16 +146,16 @@ def _locked(descriptor: int, job: str) -> LockedError:
         if not 1 < pid < _PID_BOUND:
             raise ValueError("not a process")  # above all, nobody must be told to `kill -1`
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return LockedError(f"job '{job}' is being backed up by another process", hint="wait until it is done")
+        return LockedError(f"{what.noun} {what.doing} another process", hint="wait until it is done")
     return LockedError(
-        f"job '{job}' is being backed up by process {pid} since {started}",
+        f"{what.noun} {what.doing} process {pid} since {started}",
         hint=f"wait until it is done, or stop it with `kill {pid}`",
     )
 
 
-def _sign(descriptor: int, job: str) -> None:
+def _sign(descriptor: int, what: _What) -> None:
     """Write who holds the lock; that this fails on a full disk is no reason not to back up."""
-    text = json.dumps({"pid": os.getpid(), "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}", "job": job})
+    text = json.dumps({"pid": os.getpid(), "started": f"{datetime.now():%Y-%m-%d %H:%M:%S}", "what": what.noun})
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)

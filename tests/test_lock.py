@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.errors import LockedError, S3buError
-from s3bu.lock import alone, hold, sharing
+from s3bu.lock import alone, hold, hold_watch, sharing
 from tests.fakes import Listener
 from tests.running import Scene, check_refusal, run, started, succeed, write_file
 
@@ -63,6 +63,19 @@ def test_the_holder_is_the_process_and_its_end_frees_the_job(tmp_path: Path) -> 
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     with hold(tmp_path, "there", "home", Listener()):
+        pass
+
+
+def test_a_source_is_watched_by_one_process_while_its_job_may_be_backed_up(tmp_path: Path) -> None:
+    with hold_watch(tmp_path, "there", "home", "src", Listener()), hold(tmp_path, "there", "home", Listener()):
+        with hold_watch(tmp_path, "there", "home", "other", Listener()):
+            pass
+        with (
+            pytest.raises(LockedError, match=f"source 'home/src' is being watched by process {os.getpid()} since"),
+            hold_watch(tmp_path, "there", "home", "src", Listener()),
+        ):
+            pass
+    with hold_watch(tmp_path, "there", "home", "src", Listener()):
         pass
 
 

@@ -24,6 +24,7 @@ from s3bu.cli.rewrite import rewrite
 from s3bu.cli.search import diff, du, find, history
 from s3bu.cli.snapshots import ls, snapshots
 from s3bu.cli.verify import verify
+from s3bu.cli.watch import watch
 from s3bu.console import Style, make_console
 from s3bu.errors import S3buError, UsageError
 from s3bu.interrupt import Terminated, stoppable
@@ -43,6 +44,7 @@ for command in (
     init,
     backup,
     plan,
+    watch,
     restore,
     snapshots,
     ls,

@@ -237,9 +237,14 @@ def load_job(repository: "Repository", text: str, index: "Index | None" = None) 
         check_job_name(name)
         job = parse_job(content, name=name, origin=text, strict=False, directory=path.absolute().parent)
         return job, job.warnings
-    stored = read_stored_job(repository, text, index=index)
-    job = parse_job(stored.text, name=text, origin=f"{text}, version {stored.version}", strict=False, directory=None)
+    return parse_stored_job(read_stored_job(repository, text, index=index))
+
+
+def parse_stored_job(stored: "StoredJob") -> tuple[Job, tuple[str, ...]]:
+    """Return the job that a version in the repository describes, with what is odd about it."""
+    origin = f"{stored.name}, version {stored.version}"
+    job = parse_job(stored.text, name=stored.name, origin=origin, strict=False, directory=None)
     if stored.is_encrypted:
         return job, job.warnings
-    plain = f"job '{text}' is not encrypted: whoever writes to the bucket decides what is backed up; upload it again"
-    return replace(job, is_trusted=False), (plain, *job.warnings)
+    who = "whoever writes to the bucket decides what is backed up; upload it again"
+    return replace(job, is_trusted=False), (f"job '{stored.name}' is not encrypted: {who}", *job.warnings)

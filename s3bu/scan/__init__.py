@@ -20,6 +20,7 @@ from s3bu.manifest import DIRECTORY, SYMLINK, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
 from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, owner_of, reason, special, special_kind
+from s3bu.scan.ways import ways_to
 from s3bu.scan.witness import NOBODY, Glance, Known, Witness
 from s3bu.selection import CACHEDIR_TAG, Place, Rule, Selection, Skipped, is_cache
 
@@ -102,24 +103,30 @@ class Scan:
             os.close(level.descriptor)
         self._levels.clear()
 
-    def directories(self, top: bytes) -> None:
-        """Walk the directories at and below a path alone, for the witness; what is not there, or left out, is not met.
+    def directories(self, *tops: bytes) -> None:
+        """Walk the directories at and below some paths alone, for the witness.
 
-        The directories on the way to it are met too.
+        Those on the way are met too, each once; what is not there, or left out, is not.
         """
+        ways = ways_to(tops)
         try:
             self._enter_root()
-            for name in top.split(b"/") if top else ():
-                self._levels[-1].names = iter(((name, dict(self._levels[-1].listed).get(name)),))
+            self._choose_way(ways)
+            while self._levels:
                 depth = len(self._levels)
-                if not self._step_into_next() or len(self._levels) == depth:
-                    return
-            depth = len(self._levels) - 1
-            while len(self._levels) > depth:
                 if not self._step_into_next():
                     os.close(self._levels.pop().descriptor)
+                elif len(self._levels) > depth:
+                    self._choose_way(ways)
         finally:
             self._leave()
+
+    def _choose_way(self, ways: dict[bytes, list[bytes]]) -> None:
+        level = self._levels[-1]
+        names = ways.get(level.prefix[:-1])
+        if names is not None:
+            listed = dict(level.listed)
+            level.names = iter([(name, listed.get(name)) for name in names])
 
     def _step_into_next(self) -> bool:
         """Enter the next directory in the innermost one, or pass over it; return whether there was one."""

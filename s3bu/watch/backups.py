@@ -1,0 +1,221 @@
+"""The backups that a watcher starts: when, one a job at a time, and what came of each.
+
+Failed ones are tried again without end. After a backup the snapshots of a job that says which to keep are thinned, once
+a day. What fails in the same way again is said once an hour.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from s3bu.job import Job
+from s3bu.journal import JournalError
+from s3bu.moment import format_duration
+from s3bu.watch.children import Children
+from s3bu.watch.events import now
+from s3bu.watch.log import Log, Once
+from s3bu.watch.recorder import Key, Recorder
+from s3bu.watch.runs import KEPT, Commands, Ended, Message
+from s3bu.watch.schedule import NEVER, Pace, Schedule
+
+_DAY = 86_400.0
+_AGAIN_SECONDS = 3600.0
+_INCOMPLETE = 3
+_PLAN_STEP_US = 1_000_000
+"""So much a planned run has to move before it is written down again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What backups need: how to start runs, where what changed is recorded, and where to say what came of them."""
+
+    commands: Commands
+    children: Children
+    recorder: Recorder
+    log: Log
+
+
+class Backups:
+    """The backups of all sources. With `is_once` each is made once; `worst` is then the exit code of all together.
+
+    `job_of` returns the version of a job that holds, `doubt_job` is called when a run saw another one.
+    """
+
+    def __init__(
+        self, pace: Pace, means: Means, job_of: Callable[[str], Job], doubt_job: Callable[[], object], *, is_once: bool
+    ) -> None:
+        self._schedule: Schedule[Key] = Schedule(pace)
+        self._means = means
+        self._job_of = job_of
+        self._doubt_job = doubt_job
+        self._is_once = is_once
+        self._named: dict[Key, str] = {}
+        self._deferred: dict[Key, dict[bytes, int]] = {}
+        self._planned: dict[Key, int | None] = {}
+        self._forgot: dict[str, float] = {}
+        self._failed: dict[Key, tuple[str, ...]] = {}
+        self._once = Once(means.log, _AGAIN_SECONDS)
+        self._daily = Once(means.log, _DAY)
+        self.worst = 0
+
+    # --- sources
+
+    def add(self, key: Key, named: str) -> None:
+        """Back up a source too, by the name that the user gave its job; it is due at once."""
+        self._schedule.add(key, now())
+        self._named[key] = named
+
+    def remove(self, key: Key) -> None:
+        """Back up a source no more; a run that is under way goes on."""
+        self._schedule.remove(key)
+        for known in (self._named, self._deferred, self._planned, self._failed):
+            known.pop(key, None)
+
+    def changed(self, key: Key, paths: Iterable[bytes]) -> None:
+        """Take note of paths that changed; those that are put off make no run due before their time."""
+        put_off, now_us = self._deferred.get(key, {}), _now_us()
+        if key in self._named and any(put_off.get(path, 0) <= now_us for path in paths):
+            self._schedule.changed(key, now())
+
+    @property
+    def are_over(self) -> bool:
+        """Whether each source was backed up once, where that is all that is wanted."""
+        return self._is_once and not self._named
+
+    # --- when
+
+    def next(self) -> float:
+        """Return when the next run is to be started."""
+        return min((self._schedule.due(key) for key in self._named if not self._is_busy(key)), default=NEVER)
+
+    def _is_busy(self, key: Key) -> bool:
+        return self._means.children.is_busy(key[0])
+
+    def start_due(self) -> None:
+        """Start the runs that are due, one a job."""
+        for key in self._schedule.all_due(now()):
+            if not self._is_busy(key):
+                self._start(key)
+
+    def tell_plans(self) -> None:
+        """Write down when each source is to be backed up; where that is not possible nobody needs to know."""
+        for key in self._named:
+            due = self._schedule.due(key)
+            when_us = None if due == NEVER else _now_us() + round((due - now()) * 1e6)
+            before = self._planned.get(key)
+            if when_us is None and before is None:
+                continue
+            if when_us is None or before is None or abs(when_us - before) >= _PLAN_STEP_US:
+                self._planned[key] = when_us
+                try:
+                    self._means.recorder.plan_run(key, when_us)
+                except JournalError:
+                    self._planned.pop(key)
+
+    # --- runs
+
+    def _start(self, key: Key) -> None:
+        job, label = key
+        self._schedule.begin(key, now())
+        if self._schedule.failures(key) == 0:
+            self._means.log.say("began", "backup began", source=f"{job}/{label}")
+        words = self._means.commands.backup(self._named[key], label)
+        self._means.children.start(words, lambda ended: self._end(key, ended), job=job)
+        self.tell_plans()
+
+    def _end(self, key: Key, ended: Ended) -> None:
+        """Say what came of a run, and what is to be done next."""
+        if key not in self._named:
+            return  # not watched any more
+        if ended.code in (0, _INCOMPLETE):
+            self._succeed(key, ended)
+        else:
+            self._fail(key, ended)
+        if self._is_once:
+            self.worst = max(self.worst, ended.code, key=_badness)
+            self.remove(key)
+        self.tell_plans()
+
+    def _succeed(self, key: Key, ended: Ended) -> None:
+        source, summary = "/".join(key), ended.summary
+        size, why_full = summary.get("manifest_size"), summary.get("full_scan_reason")
+        nbytes = size if isinstance(size, int) else None
+        self._schedule.succeed(key, manifest_nbytes=nbytes, was_full=why_full is not None)
+        self._once.over("failed", source=source)
+        self._put_off(key)
+        if summary:
+            self._means.log.ended(source, ended.code, summary)
+        self._tell_failures(key, ended)
+        for warning in ended.warnings:
+            self._daily.say("warning", warning, now(), source=source)
+        if isinstance(why_full, str) and why_full.startswith("the job"):
+            self._doubt_job()
+        self._forget(key[0])
+
+    def _put_off(self, key: Key) -> None:
+        """Let large files that wait be due in their time."""
+        try:
+            self._deferred[key] = self._means.recorder.deferred(key)
+        except JournalError:
+            self._deferred[key] = {}
+        if self._deferred[key]:
+            delay_us = min(self._deferred[key].values()) - _now_us()
+            self._schedule.want(key, now() + max(delay_us, 0) / 1e6)
+
+    def _tell_failures(self, key: Key, ended: Ended) -> None:
+        """Name the paths that failed, unless they are those that failed the last time."""
+        failures = tuple(ended.errors)
+        if failures and failures != self._failed.get(key):
+            for failure in failures:
+                self._means.log.say("error", failure, source="/".join(key))
+            if ended.nerrors > KEPT:
+                self._means.log.say("error", f"and {ended.nerrors - KEPT:,} more", source="/".join(key))
+        self._failed[key] = failures
+
+    def _fail(self, key: Key, ended: Ended) -> None:
+        self._schedule.fail(key, now())
+        why = ended.why or ""
+        if not self._is_once:
+            wait = format_duration(self._schedule.due(key) - now())
+            if self._schedule.failures(key) > 1:
+                wait += " and then at most every 10 min"
+            self._once.say("failed", f"backup failed: {why}", now(), source="/".join(key), more=f"; next try in {wait}")
+        else:
+            self._means.log.say("failed", f"backup failed: {why}", source="/".join(key))
+
+    # --- what goes
+
+    def _forget(self, job: str) -> None:
+        """Let old snapshots of a job go that says which to keep, once a day."""
+        if self._is_once or self._job_of(job).retention is None:
+            return
+        last = self._forgot.get(job)
+        if last is not None and now() - last < _DAY:
+            return
+        self._forgot[job] = now()
+        named = next(named for (one, _), named in self._named.items() if one == job)
+        words = self._means.commands.forget(named)
+        self._means.children.start(words, lambda ended: self._forgotten(job, ended), job=job)
+
+    def _forgotten(self, job: str, ended: Ended) -> None:
+        if ended.code in (0, _INCOMPLETE):
+            gone = ended.summary.get("forgotten")
+            self._daily.over("failed", source=job)
+            if gone:
+                self._means.log.say("forgot", _told_forgotten(ended.summary), source=job)
+        else:
+            self._forgot[job] = now() + _AGAIN_SECONDS - _DAY  # another backup may just have used the index
+            self._daily.say("failed", f"old snapshots could not be forgotten: {ended.why}", now(), source=job)
+
+
+def _told_forgotten(summary: Message) -> str:
+    return f"forgot {summary.get('forgotten'):,} old snapshots, kept {summary.get('kept'):,}"
+
+
+def _badness(code: int) -> int:
+    """Return a number by which exit codes are ordered: incomplete is better than failed."""
+    return (0, _INCOMPLETE).index(code) if code in (0, _INCOMPLETE) else 2
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
