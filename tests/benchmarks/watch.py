@@ -57,14 +57,6 @@ def manifests(programs: Programs) -> list[Path]:
     return list((programs.base / "s3bu" / "manifests" / "bench" / "data").glob("*.csv.gz"))
 
 
-def await_rest(programs: Programs) -> None:
-    """Wait until the watcher has nothing to say any more."""
-    log, before = programs.base / "watch.log", -1
-    while log.stat().st_size != before:
-        before = log.stat().st_size
-        time.sleep(5)
-
-
 def await_line(programs: Programs, text: str) -> float:
     """Wait until the watcher says something, and return the time by the clock."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -140,8 +132,7 @@ def main() -> None:
         programs.begin(has_restic=False)
         budget = ("--manifest-budget", "1TB")
         with watcher(programs, "--settle", f"{_SETTLE_SECONDS}s", "--interval", "1s", *budget) as process:
-            await_manifests(programs, 1)
-            await_rest(programs)
+            await_line(programs, "snapshot of")
             print(f"nothing to do, {options.files:,} files", flush=True)
             compare({"by the journal": programs.s3bu_backup, "full scan": full}, rounds=options.rounds)
             measure_changes(programs, options.rounds)
