@@ -4,8 +4,8 @@
     python -m tests.benchmarks.watch --rest-seconds 300
 
 Makes a tree of small files (data set C), starts `s3bu watch`, and measures in turn `s3bu backup` by the journal and
-with --full-scan; then how long after a change its snapshot is there, beyond the time to settle; then what the watcher uses
-while nothing happens; last how long it takes to watch 60,000 directories, with `find` beside it.
+with --full-scan; then how long after a change its snapshot is there, beyond the time to settle; then what the watcher
+uses while nothing happens; last how long it takes to watch 60,000 directories, with `find` beside it.
 """
 
 import argparse
