@@ -28,7 +28,8 @@ from tests.running import (
 )
 from tests.test_watch.watching import await_run, children
 
-QUICK = ("--interval", "1s", "--settle", "1s")NEW_SESSION = "the watcher started after the last full scan"
+QUICK = ("--interval", "1s", "--settle", "1s")
+NEW_SESSION = "the watcher started after the last full scan"
 
 
 @pytest.fixture
