@@ -171,7 +171,8 @@ class _Backup:
             renew(self._index, decision.number)
         if not self._outcome.failures:
             self._shared.known.keep_checked(decision.number)
-        decision.view.finish(self._index, decision.number, self._outcome.published, decision.parent.snapshot)
+        published, newest = self._outcome.published, decision.parent.snapshot
+        decision.view.finish(self._index, draft, decision.number, published, newest)
 
     def _guard(self, decision: Decision) -> None:
         """Refuse to go on when more than half of the files vanished or changed since this machine's last run."""

@@ -15,7 +15,7 @@ from s3bu.backup.doubts import (
     ways_of,
 )
 from s3bu.backup.looking import Everything, EverywhereError, Looks, looks_of, past_of
-from s3bu.draft import RACY_NS
+from s3bu.draft import RACY_NS, Draft
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.journal import Dirty, Journal, JournalError, Left, Watched
 from s3bu.journal.met import Met
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _LEFT_BY = "journal {}"
 """The name of the fact in the index that says which run left it so, by the source's number."""
+_NEVER_ALONE_US = 2**62
+"""Before when a path is no reason for a run, if it never is one."""
 
 
 @dataclass(slots=True)
@@ -60,7 +62,9 @@ class View:
         """How many directories are looked at whole since no watcher watches them."""
         return self.looks.nunwatched if self.looks else 0
 
-    def finish(self, index: Index, number: int, published: ManifestKey | None, newest: IndexedSnapshot | None) -> None:
+    def finish(
+        self, index: Index, draft: Draft, number: int, published: ManifestKey | None, newest: IndexedSnapshot | None
+    ) -> None:
         """Let the journal go on from what this run has seen; its index says so from then on too."""
         if self.journal is None or self.watched is None or self.ways.mounts is None:
             return
@@ -68,6 +72,9 @@ class View:
         left = self._left(secrets.token_hex(8), base)
         if left is None:
             return
+        if published is None:
+            # Times that are no change alone, and stand in no snapshot yet: the next one is to have them.
+            self.deferred += (Dirty(one.path, False, self.began_us, _NEVER_ALONE_US) for one in draft.changed())
         index.keep_fact(_LEFT_BY.format(number), left.token)
         with contextlib.suppress(JournalError):  # then it does not match the index, and the next run looks everywhere
             self.journal.finish(self.watched.id, self.epoch, left, self.met, self.deferred)
