@@ -13,6 +13,7 @@ _UNITS = {
     "w": timedelta(weeks=1),
     "y": timedelta(days=365),
 }
+_DURATION = re.compile(r"([0-9]{1,6})(s|m|h|d|w)")
 _WRITTEN = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"(?P<minute>[T ][0-9]{2}:[0-9]{2}(?P<second>:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?)?"
@@ -44,6 +45,31 @@ def parse_moment(text: str, *, now: datetime, is_first: bool = False) -> datetim
         raise UsageError(
             f"'{text}' is no time", hint="write 2026-05-01, 2026-05-01T12:00, or an age such as 3d or 12h"
         ) from error
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that a text names, at least one: `10s`, `5m`, `24h`, `7d`, `1w`."""
+    written = _DURATION.fullmatch(text.strip())
+    if written is None or int(written[1]) == 0:
+        raise UsageError(f"'{text}' is no length of time", hint="write 10s, 5m, 24h or 7d")
+    unit = timedelta(seconds=1) if written[2] == "s" else _UNITS[written[2]]
+    return int(written[1]) * unit.total_seconds()
+
+
+def format_duration(seconds: float) -> str:
+    """Return a length of time for a person, in its largest units: `0.4 s`, `12 s`, `5 min`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def format_local(moment: datetime) -> str:

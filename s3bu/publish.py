@@ -12,7 +12,7 @@ from s3bu.lines import Lines
 from s3bu.manifest import FAILED_PATH_BOUND, FailedPath, Header
 from s3bu.patience import Stopwatch
 from s3bu.progress import Failure
-from s3bu.repository import Repository
+from s3bu.repository import Repository, StoredManifest
 from s3bu.repository.layout import ManifestKey, next_manifest_key, parse_manifest_key
 from s3bu.spans import renew
 
@@ -37,8 +37,8 @@ class Publisher:
     parent: IndexedSnapshot | None
     looked: Stopwatch
 
-    def publish(self, draft: Draft, failures: Iterable[Failure]) -> ManifestKey:
-        """Put the manifest under the next free key, tell the index, and return the key.
+    def publish(self, draft: Draft, failures: Iterable[Failure]) -> StoredManifest:
+        """Put the manifest under the next free key, tell the index, and return what a listing says of it.
 
         The label is listed again, since a snapshot that was made elsewhere meanwhile must not come after this one;
         and another machine may take a key in the same second.
@@ -58,9 +58,9 @@ class Publisher:
                 newest = key
             else:
                 with self.index.transaction():
-                    self._record(draft, header, key, failed)
+                    stored = self._record(draft, header, key, failed)
                     renew(self.index, source, lines.packed)
-                return key
+                return stored
         raise StorageError(f"{newest}: other runs keep taking the next key", hint="run again a little later")
 
     def _check_look(self) -> None:
@@ -94,11 +94,16 @@ class Publisher:
             for failure in failures
         }
 
-    def _record(self, draft: Draft, header: Header, key: ManifestKey, failed: dict[bytes, FailedPath]) -> None:
+    def _record(
+        self, draft: Draft, header: Header, key: ManifestKey, failed: dict[bytes, FailedPath]
+    ) -> StoredManifest:
+        """Tell the index of a snapshot, and return its manifest as a listing shows it."""
         listed = self.repository.manifests(key.job, key.label, since=key)
-        etag = next((manifest.etag for manifest in listed if manifest.key == key), "")
-        facts = Facts(key, etag, header.created, header, tuple(_as_written(one) for one in failed.values()))
+        found = (manifest for manifest in listed if manifest.key == key)
+        stored = next(found, StoredManifest(key, header.created, 0))  # gone again: only its key is known
+        facts = Facts(key, stored.etag, header.created, header, tuple(_as_written(one) for one in failed.values()))
         record(self.index, facts, draft.changed(), draft.removed(), draft.seen())
+        return stored
 
 
 def written(failure: Failure) -> bytes:

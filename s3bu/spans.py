@@ -167,12 +167,12 @@ def _digest(items: Iterable[Item]) -> bytes:
 
 
 def _record(item: Entry | Failure) -> bytes:
-    """Return the same bytes for an entry as for what the scan saw of a file; of what is not a file all but its time."""
+    """Return the same bytes for an entry as for what the scan saw of a file."""
     if isinstance(item, Entry) and item.kind == FILE and item.seen is not None and item.hash:
         ctime_ns, inode, device = item.seen
         seen = (item.mode, item.nbytes, item.mtime_ns, ctime_ns, inode & _UNSIGNED, device & _UNSIGNED)
         return item.path + _FILE(b"\0", *seen)
     if isinstance(item, Entry) and item.kind != FILE:
-        return b"\0%r" % ((item.path, item.kind, item.mode, item.target, item.owner),)
+        return b"\0%r" % ((item.path, item.kind, item.mtime_ns, item.mode, item.target, item.owner),)
     # Never the same for what a scan found and for what the index has: a file that failed once may fail again.
     return b"\0failed" if isinstance(item, Failure) else b"\0never seen"

@@ -66,11 +66,12 @@ def lines_of_all(world: World) -> list[bytes]:
 
 
 def test_only_what_changed_is_formatted_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directories in which something came or went have another time."""
     paths = formatted(monkeypatch)
     world.write("b/new", b"new")
     (world.source / "f" / "2").unlink()
     back_up(world)
-    assert paths == [b"b/new"]
+    assert paths == [b"b", b"b/new", b"f"]
     assert newest_lines(world) == lines_of_all(world)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3bu.errors import UsageError
-from s3bu.moment import format_local, parse_moment
+from s3bu.moment import format_duration, format_local, parse_duration, parse_moment
 
 NOW = datetime(2026, 5, 10, 12, 0, 0, tzinfo=UTC)
 
@@ -141,3 +141,20 @@ def test_a_moment_is_shown_in_local_time(zone: str) -> None:
 )
 def test_the_first_moment_of_what_is_named_may_be_meant(text: str, moment: datetime) -> None:
     assert parse_moment(text, now=datetime(2026, 5, 1, tzinfo=UTC), is_first=True) == moment
+
+
+def test_lengths_of_time_are_seconds() -> None:
+    said = {"1s": 1, "10s": 10, "5m": 300, "24h": 86400, "7d": 604800, "1w": 604800, " 2h ": 7200}
+    assert {text: parse_duration(text) for text in said} == said
+
+
+@pytest.mark.parametrize("text", ["", "5", "0s", "0h", "-5m", "1.5h", "5 m", "1y", "m", "5mm", "9999999s", "٣s"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no length of time"):
+        parse_duration(text)
+
+
+def test_lengths_of_time_are_said_in_two_units_at_most() -> None:
+    said = {0.04: "0.0 s", 3.14159: "3.1 s", 9.96: "10 s", 59: "59 s", 99: "99 s", 100: "2 min", 3599: "1 h"}
+    said |= {3600: "1 h", 5400: "1 h 30 min", 86400: "24 h", 172800: "2 d", 190000: "2 d 5 h"}
+    assert {seconds: format_duration(seconds) for seconds in said} == said

@@ -18,6 +18,7 @@ from s3bu.guard import CHANGED, VANISHED
 from s3bu.history import keep_seen
 from s3bu.index import Index
 from s3bu.job import Job, Source
+from s3bu.journal import Journal
 from s3bu.progress import Failure, Progress
 from s3bu.publish import Publisher
 from s3bu.repository import Repository
@@ -42,6 +43,8 @@ class Options:
     """How to run: `host` is this machine's name, `excluded` are directories never to enter.
 
     With `is_full` nothing that the index knows of the repository is trusted: what is stored is listed again.
+    `journal` is where a watcher records what changes, if there is one; a file over 256 MiB is taken again at most
+    every `large_seconds`.
     """
 
     host: str
@@ -50,6 +53,8 @@ class Options:
     accepts_deletions: bool = False
     excluded: Excluded = field(default_factory=dict)
     is_full: bool = False
+    journal: Journal | None = None
+    large_seconds: int = 0
 
 
 @dataclass(slots=True)
@@ -58,7 +63,9 @@ class Outcome:
 
     `published` is `None` when nothing had changed, or when `error` says why the source was not backed up at all.
     `counts` counts paths by status, `files` the files among them; `nfiles` and `nbytes` are what the snapshot holds,
-    `nbytes_sent` what was stored. `started` is when the scan began, and `seconds` how long it all took.
+    `nbytes_sent` what was stored. `why_full` is why all of the source was looked at, `None` where only what changed
+    was; `nunwatched` directories were looked at whole even so, and `ndeferred` large files are to be taken later.
+    `started` is when the scan began, and `seconds` how long it all took.
     """
 
     label: str
@@ -73,6 +80,10 @@ class Outcome:
     nbytes_sent: int = 0
     failures: list[Failure] = field(default_factory=list)
     left: Left = field(default_factory=Left)
+    why_full: str | None = None
+    ndeferred: int = 0
+    nunwatched: int = 0
+    manifest_nbytes: int | None = None
 
 
 class DeletionsRefusedError(S3buError):
@@ -143,6 +154,9 @@ class _Backup:
         decision = decide(self._shared, self._source)
         root, draft = decision.scan.root, decision.draft
         self._outcome.left = decision.scan.left
+        self._outcome.why_full = decision.view.why_full
+        self._outcome.ndeferred = len(decision.view.deferred)
+        self._outcome.nunwatched = decision.view.nunwatched
         self._guard(decision)
         self._store(root, draft)
         self._guard(decision)
@@ -157,6 +171,8 @@ class _Backup:
             renew(self._index, decision.number)
         if not self._outcome.failures:
             self._shared.known.keep_checked(decision.number)
+        published, newest = self._outcome.published, decision.parent.snapshot
+        decision.view.finish(self._index, draft, decision.number, published, newest)
 
     def _guard(self, decision: Decision) -> None:
         """Refuse to go on when more than half of the files vanished or changed since this machine's last run."""
@@ -235,7 +251,8 @@ class _Backup:
             decision.parent.snapshot,
             shared.looked,
         )
-        self._outcome.published = publisher.publish(decision.draft, self._outcome.failures)
+        stored = publisher.publish(decision.draft, self._outcome.failures)
+        self._outcome.published, self._outcome.manifest_nbytes = stored.key, stored.nbytes
 
 
 def _open_source(path: bytes) -> Root:

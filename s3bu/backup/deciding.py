@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
+from s3bu.backup.large import without_large
+from s3bu.backup.looking import look
+from s3bu.backup.view import View, view_of
 from s3bu.compare import CHANGED, NEW, REMOVED, Difference, Trust, compare
 from s3bu.draft import RACY_NS, Draft
 from s3bu.guard import Guard
@@ -26,6 +29,7 @@ from s3bu.repository import Repository, layout
 from s3bu.repository.state import State
 from s3bu.scan import Scan
 from s3bu.scan.found import entries
+from s3bu.selection import Skipped
 from s3bu.skips import Skips
 from s3bu.spans import Unmodified, compare_spans
 
@@ -116,7 +120,8 @@ class Ground:
 class Decision:
     """What the next snapshot of a source would be: `draft` says what is different from the newest one, `parent`.
 
-    `number` is the source's in the index, `scanned_ns` when the scan began, `scan` knows what it could not take.
+    `number` is the source's in the index, `scanned_ns` when the scan began, `scan` knows what it could not take, and
+    `view` how it looked.
     """
 
     ground: Ground
@@ -126,6 +131,7 @@ class Decision:
     parent: Parent
     scan: Scan
     draft: Draft
+    view: View
 
     @property
     def created(self) -> datetime:
@@ -179,24 +185,37 @@ def decide(ground: Ground, source: Source) -> Decision:
     number = index.source(ground.job.name, source.label)
     parents = parents_of(ground, source)
     parent = parents.newest()
-    scanned_ns = time.time_ns()
-    skips = Skips(index, is_trusted=ground.job.is_trusted)
-    scan = Scan(source.path, ground.job.filters, excluded=ground.options.excluded, tell=skips.tell)
     absent = _absent(ground, number)
+    scanned_ns = time.time_ns()
+    view = view_of(ground, source, number, parent, scanned_ns)
+    skips = Skips(index, is_trusted=ground.job.is_trusted)
+    scan = _scan(ground, source, view, skips)
     ground.progress.phase(f"scanning {os.fsdecode(scan.root)}")
     created_us = parent.snapshot.created_us if parent.snapshot else None
     before_ns = 0 if created_us is None else created_us // 1_000_000 * 1_000_000_000 - RACY_NS
     trust = Trust(before_ns, ground.options.is_rehash)
     draft = Draft(index, number, scanned_ns, ground.known.is_stored, skips)
-    draft.fill(_differences(index, number, scan, trust, absent), absent, ground.progress)
+    found = _differences(index, number, scan, trust, absent, view)
+    draft.fill(without_large(ground, number, view, found), absent, ground.progress)
     for line in scan.left.odd:
         ground.progress.warning(line)
-    return Decision(ground, number, scanned_ns, parents, parent, scan, draft)
+    return Decision(ground, number, scanned_ns, parents, parent, scan, draft, view)
+
+
+def _scan(ground: Ground, source: Source, view: View, skips: Skips) -> Scan:
+    def tell(skipped: Skipped) -> None:
+        skips.tell(skipped)
+        view.met.leave_out(skipped.path)
+
+    witness = view.witness() if view.looks is None or view.why_full else view.looks
+    return Scan(source.path, ground.job.filters, excluded=ground.options.excluded, tell=tell, witness=witness)
 
 
 def _differences(
-    index: Index, number: int, scan: Scan, trust: Trust, absent: set[bytes]
+    index: Index, number: int, scan: Scan, trust: Trust, absent: set[bytes], view: View
 ) -> Iterator[Unmodified | Difference | Failure]:
+    if view.looks is not None and view.why_full is None:
+        return look(scan, view.looks, trust)
     if absent or trust.is_rehash:
         return compare(entries(scan), index.currents(number), trust)
     return compare_spans(index, number, scan, trust)

@@ -62,7 +62,7 @@ class Plan:
     estimate: Estimate | None = None
     failures: list[Failure] = field(default_factory=list)
     left: Left = field(default_factory=Left)
-    why_full: str = ""
+    why_full: str | None = None
     why_listed: str = ""
 
     @property
@@ -111,7 +111,7 @@ def _plan(ground: Ground, source: Source) -> Plan:
         made.alarm = decision.guard.alarm()
     nread = len(ground.index.snapshots()) - known + decision.parent.has_broken
     made.estimate = estimate(decision, is_publishing=made.is_something, nread_manifests=nread)
-    made.why_full = "--full-scan asks for it" if ground.options.is_full else "no journal of changes is kept"
+    made.why_full = decision.view.why_full
     made.why_listed = ground.known.why_listed
     return made
 

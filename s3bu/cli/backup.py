@@ -3,15 +3,25 @@
 import os
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_local_index, open_repository
+from s3bu.cli.opening import (
+    NOTHING_COMMON,
+    Common,
+    excluded_directories,
+    load_job,
+    open_journal,
+    open_local_index,
+    open_repository,
+)
 from s3bu.console import Console
 from s3bu.console.text import counted, format_nbytes, shown_line
 from s3bu.errors import UsageError
 from s3bu.job import is_job_file
+from s3bu.moment import parse_duration
 
 if TYPE_CHECKING:
     from s3bu.backup import Options, Outcome
@@ -30,6 +40,7 @@ def backup(
     full_scan: Annotated[bool, Parameter(negative="")] = False,
     rehash: Annotated[bool, Parameter(negative="")] = False,
     accept_deletions: Annotated[bool, Parameter(negative="")] = False,
+    large_interval: str | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
@@ -64,6 +75,9 @@ def backup(
         read every file, also those that look unmodified
     accept_deletions
         publish even if more than half of the files vanished, or changed
+    large_interval
+        take a file over 256 MiB that keeps changing again only when so long has gone by, such as 1h; in between it
+        stays as it was
     dry_run
         only show what it would do, as `s3bu plan` does
     """
@@ -81,6 +95,7 @@ def backup(
         accepts_deletions=accept_deletions,
         excluded=excluded_directories(repository),
         is_full=full_scan,
+        large_seconds=int(parse_duration(large_interval)) if large_interval is not None else 0,
     )
     with open_repository(repository, common) as opened, common.console() as console:
         if dry_run:
@@ -90,10 +105,10 @@ def backup(
         if init:
             run_init(opened, None, console)
         try:
-            name, outcomes = _run(opened, job, label, options, console)
+            name, outcomes = _run(opened, repository, job, label, options, console)
         except IndexDamagedError as error:
             console.warning(f"{error.message}; beginning again with a new one")
-            name, outcomes = _run(opened, job, label, options, console)
+            name, outcomes = _run(opened, repository, job, label, options, console)
         console.finish()
         for outcome in outcomes:
             _tell(console, name, outcome)
@@ -101,7 +116,7 @@ def backup(
 
 
 def _run(
-    repository: "Repository", text: str, label: str | None, options: "Options", console: Console
+    repository: "Repository", place: str, text: str, label: str | None, options: "Options", console: Console
 ) -> tuple[str, "list[Outcome]"]:
     """Back up the job that the user named, under its lock; return its name and what came of each source."""
     from s3bu.backup import run  # noqa: PLC0415 - start-up counts
@@ -113,7 +128,12 @@ def _run(
         for warning in warnings:
             console.warning(warning)
         sources = chosen_sources(job, label)
-        with hold(default_home(os.environ), repository.storage.identity, job.name, console):
+        with (
+            hold(default_home(os.environ), repository.storage.identity, job.name, console),
+            open_journal(repository) as journal,
+        ):
+            # What s3bu writes on this machine is left out, and by now all of it is there.
+            options = replace(options, excluded=excluded_directories(place), journal=journal)
             return job.name, run(repository, index, job, sources, options, console)
 
 
@@ -161,6 +181,10 @@ def _facts(job: str, outcome: "Outcome") -> dict[str, object]:
         "total_files_processed": outcome.nfiles,
         "total_bytes_processed": outcome.nbytes,
         "data_added_packed": outcome.nbytes_sent,
+        "manifest_size": outcome.manifest_nbytes,
+        "full_scan": outcome.why_full,
+        "unwatched_directories": outcome.nunwatched,
+        "deferred": outcome.ndeferred,
         "backup_start": outcome.started,
         "total_duration": round(outcome.seconds, 3),
     }
@@ -178,6 +202,7 @@ def _lines(job: str, outcome: "Outcome") -> Iterator[str]:
         yield f"  not backed up: {', '.join(left)}"
     for path, what in outcome.left.excluded:
         yield f"  not backed up: {what}, at {shown_line(repr(path)[2:-1])}"
+    yield from _lines_of_view(outcome)
     if outcome.failures:
         yield f"  incomplete: {counted(len(outcome.failures), 'path')} failed"
     size = f"{counted(outcome.nfiles, 'file')}, {format_nbytes(outcome.nbytes)}"
@@ -186,3 +211,16 @@ def _lines(job: str, outcome: "Outcome") -> Iterator[str]:
     else:
         yield f"  snapshot of {size}; {format_nbytes(outcome.nbytes_sent)} sent"
         yield f"  {outcome.published}"
+
+
+def _lines_of_view(outcome: "Outcome") -> Iterator[str]:
+    from s3bu.backup.doubts import NEVER  # noqa: PLC0415 - start-up counts
+
+    if outcome.why_full is None:
+        yield "  looked only where the watcher saw changes"
+    elif outcome.why_full != NEVER:
+        yield f"  looked at the whole source: {outcome.why_full}"
+    if outcome.nunwatched:
+        yield f"  looked at {counted(outcome.nunwatched, 'directory')} that nobody watches"
+    if outcome.ndeferred:
+        yield f"  {counted(outcome.ndeferred, 'large file')} not taken again yet"

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from s3bu.job import Job, check_job_name, is_job_file, load_job_file, parse_job
 
 if TYPE_CHECKING:
     from s3bu.index import Index
+    from s3bu.journal import Journal
     from s3bu.progress import Progress
     from s3bu.repository import Repository, StoredJob
     from s3bu.scan.found import Excluded
@@ -137,6 +138,17 @@ def open_local_index(repository: "Repository", progress: "Progress") -> Iterator
     index = _open_index(repository, progress, without="which reads the last snapshot each time")
     with held(index), sharing(index.path, progress) if index.path else nullcontext():
         yield index
+
+
+@contextmanager
+def open_journal(repository: "Repository") -> Iterator["Journal | None"]:
+    """Hold the journals of a repository open for a run, if a watcher ever kept any."""
+    from s3bu.journal import open_for_run  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import default_home  # noqa: PLC0415
+
+    journal = open_for_run(default_home(os.environ), repository.storage.identity)
+    with nullcontext() if journal is None else closing(journal):
+        yield journal
 
 
 @contextmanager

@@ -4,12 +4,13 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from s3bu.cli.backup import chosen_sources
-from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_journal, open_repository
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, format_dollars, format_nbytes, shown
 
@@ -92,7 +93,11 @@ def tell_plans(
     from s3bu.keyring import default_home  # noqa: PLC0415
 
     codes = [0]
-    with held(open_copied_index(default_home(os.environ), repository.storage.identity)) as index:
+    with (
+        held(open_copied_index(default_home(os.environ), repository.storage.identity)) as index,
+        open_journal(repository) as journal,
+    ):
+        options = replace(options, journal=journal)
         job, warnings = load_job(repository, text, index)
         for warning in warnings:
             console.warning(warning)
@@ -266,7 +271,8 @@ def _lines(job: str, made: "Plan", costs: tuple[float, float] | None) -> Iterato
         yield f"  would read {counted(estimated.nfiles, 'file')}, {format_nbytes(estimated.nbytes)}"
         yield f"  would send at most {sent}, of it a manifest of {format_nbytes(estimated.nbytes_manifest)}"
     yield f"  would ask for at most {_requests(estimated)}{_costs_told(costs)}"
-    yield f"  would look at the whole source: {made.why_full}"
+    where = "only where the watcher saw changes" if made.why_full is None else f"at the whole source: {made.why_full}"
+    yield f"  would look {where}"
     if made.why_listed:
         yield f"  would list all that is stored: {made.why_listed}"
     left = [counted(number, kind) for kind, number in sorted(made.left.special.items())]

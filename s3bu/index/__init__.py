@@ -28,6 +28,7 @@ from s3bu.progress import Progress
 _KINDS = (FILE, DIRECTORY, SYMLINK, SPECIAL)
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _SECOND = 1_000_000_000
+_CHILDREN_AT_ONCE = 500
 _COLUMNS = "kind, nbytes, mtime, nanos, mode, hash, target, owner"
 AT = "source = :source AND first <= :number AND (last IS NULL OR last >= :number)"
 """The condition for the rows of one snapshot."""
@@ -190,6 +191,56 @@ class Index:
             (source, after, until),
         )
         return [row[0] for row in rows]
+
+    def currents_below(self, source: int, path: bytes) -> Iterator[Entry]:
+        """Yield the newest entries below a path, in order."""
+        key = sort_key(path)
+        values = (source, key + b"\0", key + b"\1")
+        return map(
+            self.entry,
+            self.connection.execute(f"{_CURRENT} AND sort_key > ? AND sort_key < ? ORDER BY sort_key", values),
+        )
+
+    def child_names(self, source: int, path: bytes) -> Iterator[bytes]:
+        """Yield the names of the newest entries in a directory, in order and each once."""
+        prefix = sort_key(path) + b"\0" if path else b""
+        after, end = prefix, (prefix[:-1] + b"\1" if path else b"\xff" * 256)
+        statement = (
+            "SELECT sort_key FROM version WHERE source = ? AND last IS NULL AND sort_key >= ? AND sort_key < ? "
+            "ORDER BY sort_key LIMIT ?"
+        )
+        last = None
+        while rows := self.connection.execute(statement, (source, after, end, _CHILDREN_AT_ONCE)).fetchall():
+            for (key,) in rows:
+                name, nested, _ = key[len(prefix) :].partition(b"\0")
+                if name != last:
+                    yield name
+                    last = name
+                after = prefix + name + b"\1" if nested else key + b"\0"
+                if nested:
+                    break
+
+    def current_totals(self, source: int) -> tuple[int, int, int]:
+        """Return the number of the newest entries of a source, of the files among them, and their bytes."""
+        row = self.connection.execute(
+            "SELECT count(*), total(kind = 0), total(CASE kind WHEN 0 THEN nbytes END) FROM version "
+            "WHERE source = ? AND last IS NULL",
+            (source,),
+        ).fetchone()
+        return int(row[0]), int(row[1]), int(row[2])
+
+    def doubtful(self, source: int, *, large_nbytes: int, recent: int) -> Iterator[Entry]:
+        """Yield the newest files of which more than their directory must be asked whether they are as they were.
+
+        Those that are that large, that have changed since `recent` (seconds since 1970), and those of which not all
+        was seen: without a hash, never seen by this machine, or read too soon after they were written.
+        """
+        rows = self.connection.execute(
+            f"{_CURRENT} AND kind = 0 AND (nbytes >= ? OR mtime >= ? OR hash IS NULL OR ctime_ns IS NULL "
+            "OR (ctime_ns = 0 AND inode = 0 AND device = 0)) ORDER BY sort_key",
+            (source, large_nbytes, recent),
+        )
+        return map(self.entry, rows)
 
     def current(self, source: int, key: bytes) -> Entry | None:
         """Return the newest entry of a source under a sort key."""

@@ -8,6 +8,7 @@ directory was when it was last listed, which files have further links, and what 
 A journal tells where to look, never what is there. Nothing here says whether it may be believed (`backup.doubts`).
 """
 
+import contextlib
 import os
 import secrets
 import sqlite3
@@ -16,8 +17,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from s3bu.errors import S3buError
 from s3bu.journal.batch import Batch
 from s3bu.journal.file import cookie_directory, existing, journal_path, made
 from s3bu.journal.keys import TREE, path_of, signed, tree_of
@@ -30,6 +32,10 @@ BEAT_SECONDS = 10
 _COOKIE_POLL_SECONDS = 0.01
 _MOST_DIRTY = 200_000
 _TOO_MANY = f"more than {_MOST_DIRTY:,} paths changed since the last run"
+
+
+class JournalError(S3buError):
+    """The journal cannot be used just now; whoever reads it can do without, and who writes it tries again."""
 
 
 class Dirty(NamedTuple):
@@ -91,13 +97,27 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
+        """Hold a transaction; `JournalError` when the file cannot be read or written."""
         try:
-            yield self._connection
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: the journal cannot be written ({error})") from error
+
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return all rows of a query; `JournalError` when the file cannot be read."""
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: the journal cannot be read ({error})") from error
+
+    def _row(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        return next(iter(self._rows(statement, *values)), None)
 
     @property
     def cookies(self) -> Path:
@@ -115,10 +135,15 @@ class Journal:
     # --- what a watcher writes
 
     def begin_session(self) -> int:
-        """Begin to watch, as this process; return the number of the session. Sessions of other boots are forgotten."""
+        """Begin to watch, as this process; return the number of the session. Those that ended are forgotten."""
         now_ns, pid = time.clock_gettime_ns(time.CLOCK_BOOTTIME), os.getpid()
         with self._transaction() as connection:
-            connection.execute("DELETE FROM answer WHERE session NOT IN (SELECT session FROM source)")
+            for row in connection.execute(
+                "SELECT * FROM session WHERE id NOT IN (SELECT session FROM source)"
+            ).fetchall():
+                if not Session(*row).is_running:
+                    connection.execute("DELETE FROM session WHERE id = ?", row[:1])
+            connection.execute("DELETE FROM answer WHERE session NOT IN (SELECT id FROM session)")
             cursor = connection.execute(
                 "INSERT INTO session (boot, pid, ticks, began_us, beat_ns) VALUES (?, ?, ?, ?, ?)",
                 (boot_id(), pid, start_ticks(pid), time.time_ns() // 1000, now_ns),
@@ -129,11 +154,11 @@ class Journal:
     def beat(self, session: int) -> None:
         """Say that the watcher lives, and takes events."""
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self._connection.execute("UPDATE session SET beat_ns = ? WHERE id = ?", (now_ns, session))
+        self._rows("UPDATE session SET beat_ns = ? WHERE id = ?", now_ns, session)
 
     def end_session(self, session: int) -> None:
         """Say that the watcher takes no more events."""
-        self._connection.execute("UPDATE session SET is_ended = 1 WHERE id = ?", (session,))
+        self._rows("UPDATE session SET is_ended = 1 WHERE id = ?", session)
 
     def watch_source(self, session: int, job: str, label: str, full_seconds: int) -> int:
         """Begin to watch a source, and return its number; what earlier watchers wrote of it is forgotten.
@@ -192,20 +217,23 @@ class Journal:
 
     def plan_run(self, source: int, next_run_us: int | None) -> None:
         """Note when the watcher means to back a source up, in microseconds since 1970; `None`: when it changes."""
-        self._connection.execute("UPDATE source SET next_run_us = ? WHERE id = ?", (next_run_us, source))
+        self._rows("UPDATE source SET next_run_us = ? WHERE id = ?", next_run_us, source)
 
     # --- what runs ask
 
     def find(self, job: str, label: str) -> Watched | None:
         """Return what is known of the watching of a source, if it ever was watched."""
-        row = self._connection.execute(
+        row = self._row(
             "SELECT id, job, label, session, obstacle, full_seconds, next_run_us, token, base, rules, root, inode, "
             "device, mounts, full_session, full_us, full_why FROM source WHERE job = ? AND label = ?",
-            (job, label),
-        ).fetchone()
+            job,
+            label,
+        )
         if row is None:
             return None
-        session = self._connection.execute("SELECT * FROM session WHERE id = ?", (row[3],)).fetchone()
+        session = self._row("SELECT * FROM session WHERE id = ?", row[3])
+        if session is None:
+            return None
         left = None if row[7] is None else Left(*row[7:])
         number, job, label, _, obstacle, full_seconds, next_run_us, *_ = row
         return Watched(number, job, label, Session(*session), obstacle, full_seconds, next_run_us, left)
@@ -217,21 +245,19 @@ class Journal:
         deadline = time.monotonic() + seconds
         try:
             path.touch(mode=0o600)
-            while time.monotonic() < deadline:
-                statement = "DELETE FROM answer WHERE session = ? AND cookie = ?"
-                if self._is_answered(session, name):
-                    self._connection.execute(statement, (session, name))
-                    return True
+            while not self._is_answered(session, name):
+                if time.monotonic() > deadline:
+                    return False
                 time.sleep(_COOKIE_POLL_SECONDS)
         except OSError:
             return False
         finally:
-            path.unlink(missing_ok=True)
-        return False
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return True
 
-    def _is_answered(self, session: int, name: str) -> bool:
-        statement = "SELECT 1 FROM answer WHERE session = ? AND cookie = ?"
-        return self._connection.execute(statement, (session, name)).fetchone() is not None
+    def _is_answered(self, session: int, cookie: str) -> bool:
+        return self._row("SELECT 1 FROM answer WHERE session = ? AND cookie = ?", session, cookie) is not None
 
     def freeze(self, source: int) -> tuple[int, list[Dirty]]:
         """Begin a new epoch, and return its number and what is dirty from earlier ones."""
@@ -242,29 +268,29 @@ class Journal:
 
     def dirty(self, source: int) -> list[Dirty]:
         """Return what is dirty, in order."""
-        rows = self._connection.execute(
+        rows = self._rows(
             "SELECT sort_key, is_tree, since_us, not_before_us, reason FROM dirty WHERE source = ? ORDER BY sort_key",
-            (source,),
+            source,
         )
         return [Dirty(path_of(key), bool(is_tree), *rest) for key, is_tree, *rest in rows]
 
     def watched(self, source: int) -> dict[bytes, tuple[int, int]]:
         """Return inode and device of each directory that is watched, by its path."""
-        rows = self._connection.execute("SELECT sort_key, inode, device FROM watched WHERE source = ?", (source,))
+        rows = self._rows("SELECT sort_key, inode, device FROM watched WHERE source = ?", source)
         return {path_of(key): (inode, device) for key, inode, device in rows}
 
     def directories(self, source: int) -> dict[bytes, Directory]:
         """Return the directories as the last runs listed them, by path and in order."""
-        rows = self._connection.execute(
+        rows = self._rows(
             "SELECT sort_key, mtime_ns, ctime_ns, inode, device, is_left_out FROM directory WHERE source = ? "
             "ORDER BY sort_key",
-            (source,),
+            source,
         )
         return {path_of(key): Directory(*rest) for key, *rest in rows}
 
     def linked(self, source: int) -> list[bytes]:
         """Return the files that have further links, in order."""
-        rows = self._connection.execute("SELECT sort_key FROM linked WHERE source = ? ORDER BY sort_key", (source,))
+        rows = self._rows("SELECT sort_key FROM linked WHERE source = ? ORDER BY sort_key", source)
         return [path_of(key) for (key,) in rows]
 
     # --- what a run leaves
@@ -287,8 +313,8 @@ class Journal:
                     left.base,
                     left.rules,
                     left.root,
-                    signed(left.inode),
-                    signed(left.device),
+                    left.inode,
+                    left.device,
                     left.mounts,
                     left.full_session,
                     left.full_us,

@@ -38,8 +38,9 @@ class Met:
         self._directories[path] = Directory(mtime_ns, status.st_ctime_ns, inode, device, is_left_out=False)
 
     def leave_out(self, path: bytes) -> None:
-        """Note that a directory was left out for what lies in it."""
-        self._directories[path] = self._directories[path]._replace(is_left_out=True)
+        """Note that a directory was left out; if it was met, then for what lies in it."""
+        if path in self._directories:
+            self._directories[path] = self._directories[path]._replace(is_left_out=True)
 
     def linked(self, path: bytes) -> None:
         """Keep a file that has further links."""

@@ -12,18 +12,18 @@ from s3bu.scan.found import Regular
 class Witness(Protocol):
     """Who wants to know of each directory that a walk enters, and of files that can change without a word."""
 
-    def directory(self, path: bytes, descriptor: int, status: os.stat_result) -> object:
+    def directory(self, path: bytes, descriptor: int, status: os.stat_result, /) -> object:
         """Take a directory that is open, as it was just before it is listed; the source itself has an empty path."""
 
-    def linked(self, path: bytes) -> object:
+    def linked(self, path: bytes, /) -> object:
         """Take a file that has further links."""
 
 
 class _Nobody:
-    def directory(self, path: bytes, descriptor: int, status: os.stat_result) -> None:
+    def directory(self, path: bytes, descriptor: int, status: os.stat_result, /) -> None:
         """Pass over it."""
 
-    def linked(self, path: bytes) -> None:
+    def linked(self, path: bytes, /) -> None:
         """Pass over it."""
 
 

@@ -1,241 +1,268 @@
-"""Where something may have been missed, the source has to be looked at whole, with a reason, and is watched anew."""
+"""Each condition under which a run may go by the journal: without it, the run looks everywhere and says why.
+
+After a full scan it may go by the journal again, where the condition is not a lasting one.
+"""
 
 import os
 import shutil
-import threading
+import sqlite3
+import subprocess
+import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
-from s3bu.errors import S3buError
+from s3bu.backup import Options
+from s3bu.backup.doubts import Ways, foreign_doubt, ways_of
+from s3bu.backup.plan import plan as make_plans
 from s3bu.filters import Filters
-from s3bu.watch import inotify, seen
-from s3bu.watch.inotify import Event
-from s3bu.watch.tree import Tree
-from tests.test_watch.living import SECONDS, Living, living, watching
+from s3bu.journal import open_for_watching
+from s3bu.journal.batch import Batch
+from tests.fakes import Listener, World, file_entry
+from tests.test_watch.conftest import let_tick
+from tests.test_watch.oracle import COPY, JOURNAL, compare, copy_of, run_by_journal
+from tests.test_watch.recorder import Recorder, recording
+from tests.test_watch.test_by_journal import fill, rewrite
 
-OVERFLOW = "the kernel's queue of events overflowed"
-
-
-def flood(directory: Path) -> None:
-    """Make more events than the kernel keeps."""
-    nevents = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-    for number in range(nevents // 2 + 1000):
-        (directory / f"{number % 100}").touch()
-        (directory / f"{number % 100}").unlink()
+pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks")
 
 
-def test_an_overflow_of_the_kernels_queue(idle: Living, root: Path) -> None:
-    idle.add()
-    idle.take()
-    flood(root / "a")
-    (root / "a" / "b").rename(root / "c")
-    (root / "c" / "new").mkdir()
-    idle.journal.freeze(1)
-    idle.tree.start()
-    deadline = time.monotonic() + SECONDS
-    while not any(one.reason == OVERFLOW for one in idle.journal.dirty(1)):
-        idle.take()
-        assert time.monotonic() < deadline
-    idle.check()
-    (root / "c" / "new" / "file").write_text("x")
-    idle.dirty()
-    (root / "c" / "new" / "file").write_text("y")
-    assert idle.dirty() == {b"c/new/file": False}
+@pytest.fixture
+def recorder(world: World) -> Iterator[Recorder]:
+    fill(world)
+    with recording(world) as recorder:
+        run_by_journal(world)
+        let_tick()
+        assert run_by_journal(world).why_full is None
+        yield recorder
 
 
-def test_all_sources_are_in_doubt_after_an_overflow(idle: Living, root: Path) -> None:
-    idle.add()
-    inner = idle.add(root / "a", label="inner")
-    idle.tree.start()
-    idle.dirty()
-    idle.dirty(inner)
-    idle.tree._inotify._put(Event(-1, inotify.OVERFLOW, b""))
-    idle.settle()
-    assert [one.reason for number in (1, inner) for one in idle.journal.dirty(number)] == [OVERFLOW, OVERFLOW]
-    idle.check()
+def alter(world: World, statement: str) -> None:
+    """Change what stands in the journal, by hand."""
+    (path,) = (world.root / JOURNAL / "journals").glob("*.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+        connection.commit()
 
 
-def test_a_line_that_gets_too_long_while_a_walk_is_under_way(
-    watched: Living, root: Path, monkeypatch: pytest.MonkeyPatch
+def swap_root(world: World) -> None:
+    world.source.rename(world.root / "aside")
+    shutil.copytree(world.root / "aside", world.source, symlinks=True)
+
+
+def forget_index(world: World) -> None:
+    shutil.rmtree(world.root / JOURNAL / "index")
+
+
+def publish_elsewhere(world: World) -> None:
+    key = world.manifest_keys()[-1]
+    world.put_manifest([file_entry(b"theirs", b"theirs")], key=replace(key, day=key.day.replace(year=key.day.year + 1)))
+    world.put_content(b"theirs")
+
+
+PASSING: dict[str, tuple[Callable[[World], object], str]] = {
+    "a full scan that is too old": (
+        lambda world: alter(world, f"UPDATE source SET full_us = {int((time.time() - 86_500) * 1_000_000)}"),
+        "the last full scan is over 24 h old",
+    ),
+    "a full scan that is yet to come": (
+        lambda world: alter(world, f"UPDATE source SET full_us = {int((time.time() + 9_000) * 1_000_000)}"),
+        "the last full scan is over 24 h old",
+    ),
+    "a full scan before the watcher": (
+        lambda world: alter(world, "UPDATE source SET full_session = 77"),
+        "the watcher started after the last full scan",
+    ),
+    "other mounts": (
+        lambda world: alter(world, "UPDATE source SET mounts = 'x'"),
+        "something was mounted or unmounted",
+    ),
+    "other rules": (lambda world: alter(world, "UPDATE source SET rules = 'x'"), "the job, or the program, changed"),
+    "another root": (swap_root, "another directory is where the source was"),
+    "another index": (forget_index, "the index was made anew"),
+    "a snapshot of another machine": (
+        publish_elsewhere,
+        "the newest snapshot was not made by the last run on this machine",
+    ),
+}
+
+
+@pytest.mark.parametrize("doubt", PASSING)
+def test_a_passing_doubt_costs_one_full_scan(world: World, recorder: Recorder, doubt: str) -> None:
+    strike, why = PASSING[doubt]
+    strike(world)
+    assert run_by_journal(world).why_full == why
+    recorder.watch_all()
+    let_tick()
+    assert compare(world).why_full is None
+
+
+LASTING: dict[str, tuple[str, str]] = {
+    "an ended watcher": ("UPDATE session SET is_ended = 1", "the watcher ended since"),
+    "a process that is no more": ("UPDATE session SET pid = 4194303", "the watcher ended since"),
+    "another process of that number": ("UPDATE session SET ticks = 1", "the watcher ended since"),
+    "another boot": ("UPDATE session SET boot = 'x'", "the watcher ended since"),
+    "a stopped watcher": ("UPDATE session SET beat_ns = beat_ns - 61000000000", "the watcher gave no sign of life for"),
+    "a foreign file system": ("UPDATE source SET obstacle = 'it lies elsewhere'", "it lies elsewhere"),
+}
+
+
+@pytest.mark.parametrize("doubt", LASTING)
+def test_a_lasting_doubt_costs_each_run_a_full_scan(world: World, recorder: Recorder, doubt: str) -> None:
+    statement, why = LASTING[doubt]
+    alter(world, statement)
+    for _ in range(2):
+        assert (run_by_journal(world).why_full or "").startswith(why)
+
+
+def test_what_the_watcher_says_of_a_whole_source_is_said_by_the_run(world: World, recorder: Recorder) -> None:
+    recorder.see("", tree=True, reason="the kernel's queue of events overflowed")
+    assert run_by_journal(world).why_full == "the kernel's queue of events overflowed"
+    let_tick()
+    assert compare(world).why_full is None
+
+
+def test_a_full_scan_that_began_before_the_watcher_was_ready_counts_for_nothing(
+    world: World, recorder: Recorder
 ) -> None:
-    monkeypatch.setattr(inotify, "_MOST_WAITING", 50)
-    with watched.tree._lock:
-        for number in range(200):
-            (root / "a" / f"{number}").mkdir()
-        deadline = time.monotonic() + SECONDS
-        while len(watched.tree._inotify._line) <= 50:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(0.2)
-        assert len(watched.tree._inotify._line) == 51
-    while watched.tree._inotify._line:  # a cookie would find no place in it either
-        time.sleep(0.01)
-    assert OVERFLOW in watched.reasons()
-    watched.check()
+    def overflow(phase: str) -> None:
+        if phase.startswith("scanning"):
+            recorder.see("", tree=True, reason="the watcher started after the last full scan")
+
+    alter(world, "UPDATE source SET rules = 'x'")
+    assert run_by_journal(world, on_phase=overflow).why_full == "the job, or the program, changed"
+    assert run_by_journal(world).why_full == "the watcher started after the last full scan"
 
 
-def test_between_the_doubt_and_the_end_of_the_walk_nothing_counts_as_watched(watched: Living) -> None:
-    watched.settle()
-    with watched.tree._lock:
-        watched.tree._sources.doubt_all("a doubt")
-        watched.take()
-        assert watched.journal.watched(1) == {}
-        assert [one.reason for one in watched.journal.dirty(1)] == ["a doubt"]
-        watched.journal.freeze(1)
-    watched.tree._inotify.poke()
-    watched.settle()
-    watched.check()
-    assert watched.reasons() == ["a doubt"]
+def test_a_watcher_that_does_not_answer_is_not_believed(
+    world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3bu.backup.doubts._COOKIE_SECONDS", 0)
+    monkeypatch.setattr("s3bu.journal.Journal._is_answered", lambda *_: False)
+    assert "did not say" in (run_by_journal(world).why_full or "")
 
 
-def test_a_source_is_in_doubt_once_more_when_the_walk_is_done(watched: Living) -> None:
-    with watched.tree._lock:
-        watched.tree._sources.doubt_all("a doubt")
-        watched.take()
-        epoch, _ = watched.journal.freeze(1)
-    watched.tree._inotify.poke()
-    watched.settle()
-    statement = "SELECT epoch FROM dirty WHERE source = 1 AND reason = 'a doubt'"
-    assert watched.journal._connection.execute(statement).fetchone()[0] == epoch
+def test_no_cookie_stays_behind(world: World, recorder: Recorder) -> None:
+    run_by_journal(world)
+    assert os.listdir(recorder.journal.cookies) == []
 
 
-def test_an_event_of_an_unknown_kind(watched: Living) -> None:
-    number = watched.tree._sources._sources[1].top.watch
-    watched.tree._inotify._put(Event(number, 0x00010000, b"x"))
-    assert watched.reasons() == ["an event of an unknown kind came (0x10000)"]
-    watched.check()
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (Options("here", is_full=True), "--full-scan asks for it"),
+        (Options("here", is_rehash=True), "--rehash asks for it"),
+    ],
+)
+def test_who_asks_for_a_full_scan_gets_it(world: World, recorder: Recorder, options: Options, why: str) -> None:
+    assert run_by_journal(world, options=options).why_full == why
 
 
-def test_the_source_moves_away_and_comes_back(watched: Living, root: Path, tmp_path: Path) -> None:
-    root.rename(tmp_path / "away")
-    assert watched.reasons() == ["the directory of the source was moved or deleted"]
-    assert watched.watched() == {}
-    (tmp_path / "away").rename(root)
-    watched.look_again()
-    assert watched.reasons() == ["the directory of the source was not there before"]
-    watched.check()
+def test_contents_that_are_gone_are_put_again_by_a_full_scan(world: World, recorder: Recorder) -> None:
+    for key in [key for key in world.storage.objects if key.startswith("data/")][:2]:
+        del world.storage.objects[key]
+    alter_index(world)
+    outcome = run_by_journal(world)
+    assert outcome.why_full == "contents of the last snapshot are not stored any more"
+    world.check_newest()
 
 
-def test_the_source_is_deleted_and_made_anew(watched: Living, root: Path) -> None:
-    shutil.rmtree(root)
-    assert b"" in watched.dirty()
-    assert watched.watched() == {}
-    assert watched.tree.counts(1) == (0, 0, None)
-    watched.look_again()
-    assert watched.dirty() == {}
-    (root / "new").mkdir(parents=True)
-    watched.look_again()
-    assert watched.dirty() == {b"": True}
-    watched.check()
+def alter_index(world: World) -> None:
+    """Let the index doubt what is stored, as a week later."""
+    with closing(world.index(JOURNAL)) as index:
+        index.keep_fact("listed", "0")
 
 
-def test_another_directory_takes_the_place_of_the_source(watched: Living, root: Path, tmp_path: Path) -> None:
-    (tmp_path / "other" / "inner").mkdir(parents=True)
-    root.rename(tmp_path / "away")
-    (tmp_path / "other").rename(root)
-    watched.settle()
-    watched.look_again()
-    assert watched.dirty()[b""]
-    watched.check()
-    (tmp_path / "away" / "new").touch()
-    assert watched.dirty() == {}
+def test_so_much_that_all_may_be_looked_at(world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3bu.backup.looking._MOST_LOOKS", 2)
+    recorder.see("a", "b", "deep/c")
+    assert run_by_journal(world).why_full == "4 paths are to be looked at"
 
 
-def test_a_directory_above_the_source_moves(tmp_path: Path) -> None:
-    root = tmp_path / "above" / "source"
-    (root / "a").mkdir(parents=True)
-    with watching(tmp_path / "home", root) as watched:
-        (tmp_path / "above").rename(tmp_path / "elsewhere")
-        watched.look_again()
-        assert watched.reasons() == ["the directory of the source was moved or deleted"]
-        (root / "b").mkdir(parents=True)
-        watched.look_again()
-        assert watched.dirty()[b""]
-        watched.check()
+def test_more_dirty_paths_than_a_run_has_use_for_become_the_whole_source(
+    world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3bu.journal._MOST_DIRTY", 2)
+    recorder.see("a", "b", "deep/c")
+    (dirty,) = recorder.journal.dirty(recorder.number)
+    assert (dirty.path, dirty.is_tree) == (b"", True)
+    assert "paths changed" in (run_by_journal(world).why_full or "")
 
 
-def test_a_link_in_the_path_of_the_source_leads_elsewhere(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name / name).mkdir(parents=True)
-    (tmp_path / "link").symlink_to("one")
-    with watching(tmp_path / "home", tmp_path / "link") as watched:
-        watched.check()
-        (tmp_path / "link").unlink()
-        (tmp_path / "link").symlink_to("two")
-        watched.look_again()
-        assert watched.reasons() == ["the directory of the source is another one than before"]
-        watched.check(root=tmp_path / "two")
+def test_a_journal_that_is_no_database_is_passed_over(world: World) -> None:
+    fill(world)
+    with recording(world):
+        run_by_journal(world)
+    (path,) = (world.root / JOURNAL / "journals").glob("*.db")
+    path.write_bytes(b"no database" * 1000)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with closing(open_for_watching(world.root / JOURNAL, world.storage.identity)) as journal:
+        assert journal.find("home", "docs") is None
+    assert run_by_journal(world).why_full == "no journal of changes is kept"
 
 
-def test_a_source_that_is_missing_is_watched_as_soon_as_it_is_there(tmp_path: Path) -> None:
-    root = tmp_path / "source"
-    with living(tmp_path / "home", root) as watched:
-        watched.tree.start()
-        watched.add()
-        watched.dirty()
-        watched.look_again()
-        assert watched.dirty() == {}
-        root.write_text("no directory yet")
-        watched.look_again()
-        assert watched.dirty() == {}
-        root.unlink()
-        (root / "a").mkdir(parents=True)
-        watched.look_again()
-        assert watched.reasons() == ["the directory of the source was not there before"]
-        watched.check()
+def test_a_journal_that_breaks_in_the_middle_costs_a_full_scan(world: World, recorder: Recorder) -> None:
+    alter(world, "DROP TABLE linked")
+    assert "the journal cannot be read" in (run_by_journal(world).why_full or "")
 
 
-def test_to_look_again_where_nothing_happened_makes_nothing_dirty(watched: Living) -> None:
-    for _ in range(3):
-        watched.look_again()
-    assert watched.dirty() == {}
-    watched.check()
+def test_a_watcher_that_was_killed_is_known_to_be_gone(world: World) -> None:
+    fill(world)
+    script = (
+        "import sys, time; from pathlib import Path; from s3bu.journal import open_for_watching; "
+        "journal = open_for_watching(Path(sys.argv[1]), sys.argv[2]); session = journal.begin_session(); "
+        "journal.watch_source(session, 'home', 'docs', 9); print(flush=True); time.sleep(99)"
+    )
+    command = [sys.executable, "-c", script, str(world.root / JOURNAL), world.storage.identity]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with closing(open_for_watching(world.root / JOURNAL, world.storage.identity)) as journal:
+            watched = journal.find("home", "docs")
+            assert watched is not None
+            assert watched.session.is_running
+            process.kill()
+            process.wait()
+    assert run_by_journal(world).why_full == "the watcher ended since"
 
 
-def test_a_fault_in_the_thread_that_works_is_a_doubt_and_no_end(tmp_path: Path, root: Path) -> None:
-    faults = ["no more"]
-
-    def wake() -> None:
-        if faults:
-            raise ValueError(faults.pop())
-
-    with living(tmp_path / "home", root) as watched:
-        watched.tree.close()
-        watched.tree = Tree(watched.journal.cookies, wake)
-        faults.clear()
-        watched.add()
-        watched.tree.start()
-        watched.dirty()
-        faults.append("no more")
-        (root / "new").touch()
-        assert watched.reasons() == ["the watcher met a fault (no more)"]
-        watched.check()
+def test_a_plan_goes_by_the_journal_and_leaves_it_as_it_was(world: World, recorder: Recorder) -> None:
+    rewrite(world.source / "a", b"A")
+    recorder.see("a")
+    let_tick()
+    before = recorder.journal.dirty(recorder.number)
+    options, job = Options("here", journal=recorder.journal), world.job()
+    with closing(copy_of(world).index(COPY)) as index:
+        (planned,) = make_plans(world.reopen(JOURNAL), index, job, job.sources, options, Listener())
+        assert [(one.action, one.path) for one in planned.paths()] == [("check", b"a")]
+    assert planned.why_full is None
+    assert recorder.journal.dirty(recorder.number) == before != []
+    assert run_by_journal(world).counts["changed"] == 1
 
 
-def test_threads_that_ended_are_told(watched: Living) -> None:
-    watched.tree._inotify._reader.stop()
-    watched.tree._inotify._reader.join(SECONDS)
-    with pytest.raises(S3buError, match="no longer reads what changes"):
-        watched.tree.look_again()
+# --- where a source lies
 
 
-def test_more_changes_than_can_be_kept_are_one(watched: Living, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "_MOST_CHANGED", 100)
-    watched.take()
-    threading.Event().wait(0.05)
-    for number in range(500):
-        os.close(os.open(root / f"{number}", os.O_CREAT))
-    (watched.journal.cookies / "cookie").touch()
-    time.sleep(0.5)
-    watched.await_cookie("cookie")
-    assert watched.reasons() == ["too many paths changed before they could be written down"]
+def test_a_part_on_an_overlay_is_never_believed() -> None:
+    ways = Ways(b"/x", 1, 1, "", "", ((b"", "overlay"), (b"mnt", "nfs4")))
+    assert foreign_doubt(ways, {b""}) == "it lies on a file system where changes may come unseen (overlay)"
+    assert foreign_doubt(ways, {b"mnt"}) == "mnt lies on a file system where changes may come unseen (nfs4)"
+    assert foreign_doubt(ways, {b"other"}) is None
 
 
-def test_what_is_added_while_it_is_closed_is_no_fault(tmp_path: Path, root: Path, idle: Living) -> None:
-    tree = Tree(idle.journal.cookies, lambda: None)
-    tree.start()
-    tree.close()
-    tree.add(1, os.fsencode(root), Filters(), {})
-    assert tree.counts(1).nwatched == 0
+def test_a_source_that_is_not_there_has_no_inode(world: World) -> None:
+    world.source.rmdir()
+    assert ways_of(os.fsencode(world.source), Filters(), {}).inode == 0
+
+
+def test_a_batch_keeps_the_first_time_and_the_widest_word_of_a_path() -> None:
+    batch = Batch()
+    batch.dirty(1, b"a")
+    (first,) = batch.changed.values()
+    batch.dirty(1, b"a", is_tree=True, reason="why")
+    batch.dirty(1, b"a")
+    assert batch.changed == {(1, b"a"): (first[0], True, "why")}
