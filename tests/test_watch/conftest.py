@@ -24,6 +24,11 @@ def world(tmp_path: Path) -> World:
 @pytest.fixture
 def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a file be racy for 30 ms instead of 2 s; file systems keep times to a few milliseconds."""
+    hasten_ticks(monkeypatch)
+
+
+def hasten_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do so without a fixture."""
     for module in ("draft", "backup.view", "backup.looking", "backup.deciding"):
         monkeypatch.setattr(f"s3bu.{module}.RACY_NS", TICK_NS)
 
