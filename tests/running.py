@@ -15,7 +15,8 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,10 +116,10 @@ def program(*arguments: Argument, prefix: Sequence[str] = ()) -> Result:
 
 
 @contextmanager
-def started(*arguments: Argument) -> Iterator["Started"]:
+def started(*arguments: Argument, prefix: Sequence[str] = ()) -> Iterator["Started"]:
     """Start the program as one of its own; it is killed at the end of the block if it still runs."""
     with subprocess.Popen(
-        _command(arguments), env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*prefix, *_command(arguments)], env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
         try:
             yield Started(process)
@@ -133,13 +134,25 @@ class Started:
         self._process = process
         self._said: list[str] = []
 
-    def await_phase(self, name: str) -> None:
+    def await_phase(self, name: str) -> str:
         """Wait until the program says that it begins a phase."""
+        return self._await(lambda line: line.startswith(name), name)
+
+    def await_line(self, *words: str) -> str:
+        """Wait until the program says a line with these words, and return it."""
+        return self._await(lambda line: all(word in line for word in words), " … ".join(words))
+
+    def _await(self, is_it: Callable[[str], bool], name: str) -> str:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._said.append(os.fsdecode(line))
-            if line.startswith(name.encode()):
-                return
+        killer = threading.Timer(SECONDS / 5, self._process.kill)
+        killer.start()
+        try:
+            for line in map(os.fsdecode, self._process.stderr):
+                self._said.append(line)
+                if is_it(line):
+                    return line
+        finally:
+            killer.cancel()
         raise AssertionError(f"it ended before {name!r}: {''.join(self._said)}")
 
     @property

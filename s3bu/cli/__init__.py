@@ -23,6 +23,7 @@ from s3bu.cli.restore import download, restore
 from s3bu.cli.rewrite import rewrite
 from s3bu.cli.search import diff, du, find, history
 from s3bu.cli.snapshots import ls, snapshots
+from s3bu.cli.status import status
 from s3bu.cli.verify import verify
 from s3bu.cli.watch import watch
 from s3bu.console import Style, make_console
@@ -45,6 +46,7 @@ for command in (
     backup,
     plan,
     watch,
+    status,
     restore,
     snapshots,
     ls,

@@ -21,7 +21,8 @@ _FACTS = (
     "total_files_processed",
     "data_added_packed",
     "manifest_size",
-    "full_scan_reason",
+    "unwatched_directories",
+    "full_scan",
     "total_duration",
 )
 """What is told of a backup's summary."""
@@ -92,5 +93,5 @@ def _parts(code: int, summary: Mapping[str, object]) -> Iterator[str]:
     seconds = summary.get("total_duration")
     if isinstance(seconds, int | float):
         yield format_duration(seconds)
-    if isinstance(summary.get("full_scan_reason"), str):
-        yield f"full scan: {summary['full_scan_reason']}"
+    if isinstance(summary.get("full_scan"), str):
+        yield f"full scan: {summary['full_scan']}"

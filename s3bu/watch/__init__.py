@@ -125,7 +125,7 @@ class Watcher:
     def _tell_standing(self) -> None:
         """Say how much is watched, and what is not, when that is another thing than before."""
         for source, message in self._scope.standing():
-            self._once.say("watching", message, now(), source=source)
+            self._log.say("watching", message, source=source)
         warning = self._scope.warning()
         if warning is not None:
             self._once.say("limit", warning, now())
@@ -210,8 +210,8 @@ class Watcher:
             except S3buError as error:
                 self._once.say("journal", f"{error.message}; beginning anew", now())
                 self._try_anew()
+            self._tell_standing()
         self._jobs.look_at_files()
-        self._tell_standing()
         self._record_due = min(self._record_due, now() + _RECORD_SECONDS)
 
     def _try_anew(self) -> None:

@@ -138,7 +138,7 @@ class Backups:
 
     def _succeed(self, key: Key, ended: Ended) -> None:
         source, summary = "/".join(key), ended.summary
-        size, why_full = summary.get("manifest_size"), summary.get("full_scan_reason")
+        size, why_full = summary.get("manifest_size"), summary.get("full_scan")
         nbytes = size if isinstance(size, int) else None
         self._schedule.succeed(key, manifest_nbytes=nbytes, was_full=why_full is not None)
         self._once.over("failed", source=source)

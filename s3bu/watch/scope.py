@@ -43,6 +43,7 @@ class Scope:
         self._log = log
         self._locks: dict[Key, ExitStack] = {}
         self._followed: dict[Key, _Followed] = {}
+        self._stood: dict[Key, tuple[bool, bool]] = {}
 
     def close(self) -> None:
         """Let others watch them."""
@@ -82,6 +83,7 @@ class Scope:
     def _remove(self, key: Key) -> None:
         self._log.say("unwatched", "not in the job any more, and not watched any more", source="/".join(key))
         self._recorder.remove(key)
+        self._stood.pop(key, None)
         if self._backups is not None:
             self._backups.remove(key)
         del self._followed[key]
@@ -106,15 +108,17 @@ class Scope:
     # --- what there is to say of them
 
     def standing(self) -> Iterator[tuple[str, str]]:
-        """Yield each source, and how much of it is watched."""
+        """Yield each source of which it is news whether it is watched, or whether all of it is, and what to say."""
         for key in self._followed:
-            counts = self._recorder.counts(key)
-            message = f"watching {counts.nwatched:,} directories"
-            if counts.nunwatched:
-                message += (
-                    f"; {counts.nunwatched:,} cannot be watched ({counts.why_unwatched}), and are scanned each time"
-                )
-            yield "/".join(key), message
+            nwatched, nunwatched, why = self._recorder.counts(key)
+            standing = (nwatched > 0, nunwatched > 0)
+            if self._stood.get(key) != standing:
+                self._stood[key] = standing
+                noun = "directory" if nwatched == 1 else "directories"
+                message = f"watching {nwatched:,} {noun}" if nwatched else "not there; watched as soon as it is"
+                if nunwatched:
+                    message += f"; {nunwatched:,} cannot be watched ({why}), and are scanned each time"
+                yield "/".join(key), message
 
     def warning(self) -> str | None:
         """Return what to say when the kernel does not watch as much as there is."""
@@ -127,4 +131,5 @@ class Scope:
         ndirectories = sum(self._recorder.counts(key).nwatched for key in self._followed)
         names = ", ".join("/".join(key) for key in list(self._followed)[:5])
         more = f" and {len(self._followed) - 5} more" if len(self._followed) > 5 else ""
-        return f"watching {ndirectories:,} directories of {names}{more}"
+        noun = "directory" if ndirectories == 1 else "directories"
+        return f"watching {ndirectories:,} {noun} of {names}{more}"

@@ -110,11 +110,15 @@ class Sources:
             self.doubt(source.number, _UNMOUNTED)
         elif mask & (inotify.UPROOTED | inotify.IGNORED):
             if node.parent is None:
-                self.doubt(source.number, _GONE)
+                self._take_root(source, mask)
             elif not (mask & inotify.MOVED_ITSELF and node.parent.is_watched):
                 self._again(source, path)
         elif path:
             self._seen.dirty(source.number, path)
+
+    def _take_root(self, source: Source, mask: int) -> None:
+        if not (mask & inotify.MOVED_ITSELF and source.is_as_seen(source.look())):  # it may have come back
+            self.doubt(source.number, _GONE)
 
     def _take_name(self, source: Source, node: Node, above: bytes, event: Event) -> None:
         """Note what happened to something in a directory."""

@@ -14,7 +14,7 @@ from s3bu.errors import S3buError
 from s3bu.filters import Filters
 from s3bu.journal.batch import Batch
 from s3bu.scan.found import Excluded
-from s3bu.watch.inotify import Inotify
+from s3bu.watch.inotify import Event, Inotify
 from s3bu.watch.seen import Seen
 from s3bu.watch.source import Counts
 from s3bu.watch.sources import Sources
@@ -104,7 +104,7 @@ class Tree:
                 self._work_off(fault)
                 fault = ""
             except Exception as error:  # noqa: BLE001 - it must not end in silence, whatever it is
-                fault = f"the watcher met a fault ({str(error) or type(error).__name__})"
+                fault = _said(error)
                 time.sleep(_FAULT_SECONDS)
 
     def _work_off(self, fault: str) -> None:
@@ -114,7 +114,18 @@ class Tree:
             if fault:
                 self._sources.doubt_all(fault)
             for event in events:
-                self._sources.take_in(event)
+                self._take_in(event)
             self._sources.settle()
             if not events or self._watches.has_many_idle:
                 self._watches.thin()
+
+    def _take_in(self, event: Event) -> None:
+        """Note what an event says; after a fault those that follow count all the same, cookies too."""
+        try:
+            self._sources.take_in(event)
+        except Exception as error:  # noqa: BLE001 - whatever it is, what the event says is lost
+            self._sources.doubt_all(_said(error))
+
+
+def _said(error: Exception) -> str:
+    return f"the watcher met a fault ({str(error) or type(error).__name__})"

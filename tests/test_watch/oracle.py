@@ -39,13 +39,13 @@ def run_by_journal(
     return outcome
 
 
-def compare(world: World, job: Job | None = None) -> Compared:
+def compare(world: World, job: Job | None = None, options: Options | None = None) -> Compared:
     """Back up by the journal and everywhere; both publish the same lines, or both publish nothing."""
-    job = job or world.job()
+    job, options = job or world.job(), options or Options("here")
     past = copy_of(world)
-    mine = run_by_journal(world, job)
+    mine = run_by_journal(world, job, options=options)
     with closing(past.index(COPY)) as index:
-        (full,) = run_backup(past.reopen(COPY), index, job, job.sources, Options("here"), Listener())
+        (full,) = run_backup(past.reopen(COPY), index, job, job.sources, options, Listener())
     assert (mine.error is None, mine.published is None) == (full.error is None, full.published is None), (mine, full)
     lines = world.manifest_lines(mine.published) if mine.published else []
     everywhere = past.manifest_lines(full.published) if full.published else []

@@ -1,0 +1,300 @@
+"""What happens to a tree of files: all that people, editors, builds and accidents do to it, at random."""
+
+import ctypes
+import mmap
+import os
+import random
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+LONG_AGO = 1_500_000_000
+_MOST_PATHS = 90
+_EXCHANGE = 2
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Chaos:
+    """Acts on a source at random; `outside` is a directory beside it, on the same disk."""
+
+    def __init__(self, source: Path, outside: Path, chance: random.Random, *, has_mounts: bool = False) -> None:
+        self.source = source
+        self.outside = outside
+        self.chance = chance
+        self.done: list[str] = []
+        self._mounted: list[Path] = []
+        outside.mkdir(exist_ok=True)
+        quiet: list[Callable[[], object]] = [
+            self.write,
+            self.write,
+            self.rewrite_with_its_time,
+            self.rewrite_with_its_time,
+            self.append,
+            self.save_as_editors_do,
+            self.save_as_editors_do,
+            self.unlink,
+            self.rename,
+            self.chmod,
+            self.utime,
+            self.chmod_directory,
+            self.make_deep,
+            self.make_deep,
+            self.remove_tree,
+            self.move_within,
+            self.move_within,
+            self.move_out,
+            self.move_in,
+            self.exchange,
+            self.replace_by_link,
+            self.replace_by_file,
+            self.link_from_outside,
+            self.write_from_outside,
+            self.write_map,
+            self.read_all,
+            self.make_fifo,
+            self.leave_out,
+            self.take_in_again,
+            self.storm,
+        ]
+        self._actions = quiet + ([self.mount, self.unmount, self.bind] if has_mounts else [])
+
+    def act(self, times: int) -> None:
+        """Do so many things; what does not work, since another one was in the way, does not."""
+        for _ in range(times):
+            action = self.chance.choice(self._actions)
+            self.done.append(action.__name__)
+            try:
+                action()
+            except OSError:
+                continue
+        self._thin()
+
+    def _thin(self) -> None:
+        """Keep the tree small: remove something of it while it is too large."""
+        while sum(1 for _ in self.source.rglob("*")) > _MOST_PATHS:
+            try:
+                self.remove_tree()
+                self.unlink()
+            except OSError:
+                return
+
+    # --- choosing
+
+    def _paths(self, kind: Callable[[int], bool]) -> list[Path]:
+        found = []
+        for above, directories, names in os.walk(self.source):
+            found += [Path(above, name) for name in (*directories, *names)]
+        return sorted(path for path in found if kind(os.lstat(path).st_mode))
+
+    def _one_of(self, paths: list[Path]) -> Path:
+        if not paths:
+            raise FileNotFoundError
+        return self.chance.choice(paths)
+
+    def _file(self) -> Path:
+        return self._one_of(self._paths(stat.S_ISREG))
+
+    def _directory(self, *, may_be_source: bool = True) -> Path:
+        return self._one_of(([self.source] if may_be_source else []) + self._paths(stat.S_ISDIR))
+
+    def _name(self) -> str:
+        return self.chance.choice(["a", "b", "c", "d", "e", "f", "g.tmp", "cache", "é", "x y"])
+
+    def _new(self) -> Path:
+        return self._directory() / self._name()
+
+    def _content(self) -> bytes:
+        return self.chance.randbytes(self.chance.randint(0, 40))
+
+    def _date(self, path: Path) -> None:
+        """Mostly let a file be old, so that nothing but an event leads to it."""
+        if self.chance.random() < 0.8:
+            os.utime(path, (LONG_AGO, LONG_AGO + self.chance.randint(0, 3)))
+
+    # --- files
+
+    def write(self) -> None:
+        path = self._new()
+        path.write_bytes(self._content())
+        self._date(path)
+
+    def rewrite_with_its_time(self) -> None:
+        path = self._file()
+        status = path.stat()
+        with open(path, "r+b") as file:
+            file.write(self.chance.randbytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def append(self) -> None:
+        path = self._file()
+        with open(path, "ab") as file:
+            file.write(self._content())
+        self._date(path)
+
+    def save_as_editors_do(self) -> None:
+        path = self._file()
+        temporary = path.with_name(f".{path.name}.swp")
+        with open(temporary, "wb") as file:
+            file.write(self._content())
+            os.fsync(file.fileno())
+        self._date(temporary)
+        temporary.rename(path)
+
+    def unlink(self) -> None:
+        self._one_of(self._paths(lambda mode: not stat.S_ISDIR(mode))).unlink()
+
+    def rename(self) -> None:
+        self._file().rename(self._new())
+
+    def chmod(self) -> None:
+        self._file().chmod(self.chance.choice([0o600, 0o644, 0o755, 0o444]))
+
+    def utime(self) -> None:
+        os.utime(self._file(), (LONG_AGO, LONG_AGO + self.chance.randint(0, 9)))
+
+    def write_map(self) -> None:
+        with open(self._file(), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+            memory[self.chance.randrange(len(memory))] ^= 1
+
+    def read_all(self) -> None:
+        for path in self._paths(stat.S_ISREG):
+            path.read_bytes()
+
+    def make_fifo(self) -> None:
+        os.mkfifo(self._new())
+
+    def link_from_outside(self) -> None:
+        os.link(self._file(), self.outside / f"link{self.chance.randrange(3)}")
+
+    def write_from_outside(self) -> None:
+        path = self.outside / f"link{self.chance.randrange(3)}"
+        status = path.stat()
+        with open(path, "r+b") as file:
+            file.write(self.chance.randbytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if self.chance.random() < 0.3:
+            path.unlink()
+
+    # --- directories
+
+    def make_deep(self) -> None:
+        deep = Path(self._directory(), *(self._name() for _ in range(self.chance.randint(1, 4))))
+        deep.mkdir(parents=True, exist_ok=True)
+        for _ in range(self.chance.randint(0, 2)):
+            path = deep / self._name()
+            path.write_bytes(self._content())
+            self._date(path)
+
+    def remove_tree(self) -> None:
+        shutil.rmtree(self._directory(may_be_source=False))
+
+    def chmod_directory(self) -> None:
+        self._directory(may_be_source=False).chmod(self.chance.choice([0o700, 0o755, 0o2755]))
+
+    def move_within(self) -> None:
+        self._directory(may_be_source=False).rename(self._new())
+
+    def move_out(self) -> None:
+        self._directory(may_be_source=False).rename(self.outside / f"tree{self.chance.randrange(4)}")
+
+    def move_in(self) -> None:
+        trees = sorted(self.outside.glob("tree*"))
+        tree = self._one_of(trees) if trees else self.outside / "tree0"
+        (tree / "inner").mkdir(parents=True, exist_ok=True)
+        (tree / "inner" / "file").write_bytes(self._content())
+        os.utime(tree / "inner" / "file", (LONG_AGO, LONG_AGO))
+        tree.rename(self._new())
+
+    def exchange(self) -> None:
+        paths = self._paths(lambda mode: not stat.S_ISFIFO(mode))
+        one, other = self._one_of(paths), self._one_of(paths)
+        if _LIBC.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), _EXCHANGE):
+            raise OSError(ctypes.get_errno(), "cannot be exchanged")
+
+    def replace_by_link(self) -> None:
+        path = self._directory(may_be_source=False)
+        target = self.outside / f"tree{self.chance.randrange(4)}"
+        path.rename(target)
+        path.symlink_to(target)
+
+    def replace_by_file(self) -> None:
+        path = self._directory(may_be_source=False)
+        shutil.rmtree(path)
+        path.write_bytes(self._content())
+        self._date(path)
+
+    # --- rules
+
+    def leave_out(self) -> None:
+        """Let a directory be left out, or something in it; seldom in the source itself."""
+        directory = self._directory(may_be_source=self.chance.random() < 0.1)
+        match self.chance.randrange(3):
+            case 0:
+                (directory / ".nobackup").touch()
+            case 1:
+                (directory / "CACHEDIR.TAG").write_bytes(_TAG)
+            case 2:
+                (directory / ".ignore").write_bytes(f"{self._name()}\n".encode())
+
+    def take_in_again(self) -> None:
+        names = (".nobackup", "CACHEDIR.TAG", ".ignore")
+        self._one_of([path for path in self._paths(stat.S_ISREG) if path.name in names]).unlink()
+
+    # --- much at once, and accidents
+
+    def storm(self, number: int = 300) -> None:
+        """Make a directory full of files, and empty it again but for a few."""
+        directory = self._new()
+        directory.mkdir()
+        for one in range(number):
+            (directory / f"{one}").write_bytes(b"x")
+        for one in range(number - 3):
+            (directory / f"{one}").unlink()
+
+    def swap_source(self) -> None:
+        """Put another directory in the place of the source, and maybe put the first one back."""
+        away, other = self.outside / "away", self.outside / "other"
+        for path in (away, other):
+            shutil.rmtree(path, ignore_errors=True)
+        self.source.rename(away)
+        match self.chance.randrange(4):
+            case 0:
+                away.rename(self.source)
+            case 1:
+                shutil.copytree(away, self.source, symlinks=True)
+            case 2:
+                shutil.copytree(away, other, symlinks=True)
+                away.rename(self.source)
+                if _LIBC.renameat2(-100, os.fsencode(self.source), -100, os.fsencode(other), _EXCHANGE):
+                    raise OSError(ctypes.get_errno(), "cannot be exchanged")
+            case 3:
+                self.source.mkdir()
+                (self.source / "only").write_bytes(b"x")
+
+    # --- mounts
+
+    def mount(self) -> None:
+        place = self._directory(may_be_source=self.chance.random() < 0.1)
+        _command("mount", "-t", "tmpfs", "tmpfs", place)
+        self._mounted.append(place)
+        (place / "inner").mkdir()
+        (place / "inner" / "file").write_bytes(self._content())
+        os.utime(place / "inner" / "file", (LONG_AGO, LONG_AGO))
+
+    def bind(self) -> None:
+        one, place = self._directory(), self._directory(may_be_source=False)
+        if one not in place.parents and place not in one.parents:
+            _command("mount", "--bind", one, place)
+            self._mounted.append(place)
+
+    def unmount(self) -> None:
+        if self._mounted:
+            _command("umount", "-l", self._mounted.pop())
+
+
+def _command(*words: str | Path) -> None:
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        raise OSError(0, "it does not work")
