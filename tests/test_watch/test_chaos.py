@@ -80,7 +80,8 @@ class Rounds:
         elif kind < 0.9:
             self._act_during_a_run()
         elif kind < 0.92:
-            self._chaos.swap_source()
+            with contextlib.suppress(OSError):
+                self._chaos.swap_source()
         elif kind < 0.94:
             self._kill()
         elif kind < 0.96:
