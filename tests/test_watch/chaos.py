@@ -157,7 +157,8 @@ class Chaos:
         os.utime(self._file(), (LONG_AGO, LONG_AGO + self.chance.randint(0, 9)))
 
     def write_map(self) -> None:
-        with open(self._file(), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        path = self._one_of([path for path in self._paths(stat.S_ISREG) if path.stat().st_size])
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             memory[self.chance.randrange(len(memory))] ^= 1
 
     def read_all(self) -> None:
