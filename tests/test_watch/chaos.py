@@ -63,6 +63,7 @@ class Chaos:
 
     def act(self, times: int) -> None:
         """Do so many things; what does not work, since another one was in the way, does not."""
+        self.source.mkdir(exist_ok=True)
         for _ in range(times):
             action = self.chance.choice(self._actions)
             self.done.append(action.__name__)
@@ -118,7 +119,7 @@ class Chaos:
 
     def write(self) -> None:
         path = self._new()
-        path.write_bytes(self._content())
+        put(path, self._content())
         self._date(path)
 
     def rewrite_with_its_time(self) -> None:
@@ -156,7 +157,8 @@ class Chaos:
         os.utime(self._file(), (LONG_AGO, LONG_AGO + self.chance.randint(0, 9)))
 
     def write_map(self) -> None:
-        with open(self._file(), "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+        path = self._one_of([path for path in self._paths(stat.S_ISREG) if path.stat().st_size])
+        with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             memory[self.chance.randrange(len(memory))] ^= 1
 
     def read_all(self) -> None:
@@ -185,7 +187,7 @@ class Chaos:
         deep.mkdir(parents=True, exist_ok=True)
         for _ in range(self.chance.randint(0, 2)):
             path = deep / self._name()
-            path.write_bytes(self._content())
+            put(path, self._content())
             self._date(path)
 
     def remove_tree(self) -> None:
@@ -204,7 +206,7 @@ class Chaos:
         trees = sorted(self.outside.glob("tree*"))
         tree = self._one_of(trees) if trees else self.outside / "tree0"
         (tree / "inner").mkdir(parents=True, exist_ok=True)
-        (tree / "inner" / "file").write_bytes(self._content())
+        put(tree / "inner" / "file", self._content())
         os.utime(tree / "inner" / "file", (LONG_AGO, LONG_AGO))
         tree.rename(self._new())
 
@@ -223,7 +225,7 @@ class Chaos:
     def replace_by_file(self) -> None:
         path = self._directory(may_be_source=False)
         shutil.rmtree(path)
-        path.write_bytes(self._content())
+        put(path, self._content())
         self._date(path)
 
     # --- rules
@@ -235,9 +237,9 @@ class Chaos:
             case 0:
                 (directory / ".nobackup").touch()
             case 1:
-                (directory / "CACHEDIR.TAG").write_bytes(_TAG)
+                put(directory / "CACHEDIR.TAG", _TAG)
             case 2:
-                (directory / ".ignore").write_bytes(f"{self._name()}\n".encode())
+                put(directory / ".ignore", f"{self._name()}\n".encode())
 
     def take_in_again(self) -> None:
         names = (".nobackup", "CACHEDIR.TAG", ".ignore")
@@ -250,7 +252,7 @@ class Chaos:
         directory = self._new()
         directory.mkdir()
         for one in range(number):
-            (directory / f"{one}").write_bytes(b"x")
+            put(directory / f"{one}", b"x")
         for one in range(number - 3):
             (directory / f"{one}").unlink()
 
@@ -264,9 +266,9 @@ class Chaos:
             case 0:
                 away.rename(self.source)
             case 1:
-                shutil.copytree(away, self.source, symlinks=True)
+                _command("cp", "-a", away, self.source)
             case 2:
-                shutil.copytree(away, other, symlinks=True)
+                _command("cp", "-a", away, other)
                 away.rename(self.source)
                 if _LIBC.renameat2(-100, os.fsencode(self.source), -100, os.fsencode(other), _EXCHANGE):
                     raise OSError(ctypes.get_errno(), "cannot be exchanged")
@@ -298,3 +300,12 @@ class Chaos:
 def _command(*words: str | Path) -> None:
     if subprocess.run(words, capture_output=True, check=False).returncode:
         raise OSError(0, "it does not work")
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file, and never wait for the other end of a FIFO that has its name."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)

@@ -10,8 +10,8 @@ import random
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +80,8 @@ class Rounds:
         elif kind < 0.9:
             self._act_during_a_run()
         elif kind < 0.92:
-            self._chaos.swap_source()
+            with contextlib.suppress(OSError):
+                self._chaos.swap_source()
         elif kind < 0.94:
             self._kill()
         elif kind < 0.96:
@@ -91,10 +92,10 @@ class Rounds:
         self._compare()
 
     def _act_during_a_run(self) -> None:
-        thread = threading.Thread(target=self._chaos.act, args=(self._chance.randint(3, 15),))
-        thread.start()
-        run_by_journal(self.world, self._job, options=_OPTIONS)
-        thread.join()
+        with ThreadPoolExecutor(1) as pool:
+            acted = pool.submit(self._chaos.act, self._chance.randint(3, 15))
+            run_by_journal(self.world, self._job, options=_OPTIONS)
+            acted.result()
 
     def _kill(self) -> None:
         """Kill the watcher, let things happen that nobody sees, and start another one, or none for a round."""
