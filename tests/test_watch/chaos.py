@@ -1,5 +1,6 @@
 """What happens to a tree of files: all that people, editors, builds and accidents do to it, at random."""
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -7,6 +8,7 @@ import random
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,7 @@ class Chaos:
         self.done: list[str] = []
         self._mounted: list[Path] = []
         outside.mkdir(exist_ok=True)
+        self._silent: list[Callable[[], object]] = [self.rewrite_with_its_time, self.rewrite_with_its_time, self.chmod]
         quiet: list[Callable[[], object]] = [
             self.write,
             self.write,
@@ -45,6 +48,8 @@ class Chaos:
             self.remove_tree,
             self.move_within,
             self.move_within,
+            self.move_away_and_back,
+            self.move_away_and_back,
             self.move_out,
             self.move_in,
             self.exchange,
@@ -64,14 +69,19 @@ class Chaos:
     def act(self, times: int) -> None:
         """Do so many things; what does not work, since another one was in the way, does not."""
         self.source.mkdir(exist_ok=True)
-        for _ in range(times):
-            action = self.chance.choice(self._actions)
-            self.done.append(action.__name__)
-            try:
-                action()
-            except OSError:
-                continue
+        self._act(self._actions, times)
         self._thin()
+
+    def act_silently(self, times: int) -> None:
+        """Change so many files in ways that no directory shows, and no time of a file."""
+        self._act(self._silent, times)
+
+    def _act(self, actions: list[Callable[[], object]], times: int) -> None:
+        for _ in range(times):
+            action = self.chance.choice(actions)
+            self.done.append(action.__name__)
+            with contextlib.suppress(OSError):
+                action()
 
     def _thin(self) -> None:
         """Keep the tree small: remove something of it while it is too large."""
@@ -84,9 +94,9 @@ class Chaos:
 
     # --- choosing
 
-    def _paths(self, kind: Callable[[int], bool]) -> list[Path]:
+    def _paths(self, kind: Callable[[int], bool], top: Path | None = None) -> list[Path]:
         found = []
-        for above, directories, names in os.walk(self.source):
+        for above, directories, names in os.walk(top or self.source):
             found += [Path(above, name) for name in (*directories, *names)]
         return sorted(path for path in found if kind(os.lstat(path).st_mode))
 
@@ -123,11 +133,7 @@ class Chaos:
         self._date(path)
 
     def rewrite_with_its_time(self) -> None:
-        path = self._file()
-        status = path.stat()
-        with open(path, "r+b") as file:
-            file.write(self.chance.randbytes(status.st_size))
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        rewrite_with_its_time(self._file())
 
     def append(self) -> None:
         path = self._file()
@@ -173,10 +179,7 @@ class Chaos:
 
     def write_from_outside(self) -> None:
         path = self.outside / f"link{self.chance.randrange(3)}"
-        status = path.stat()
-        with open(path, "r+b") as file:
-            file.write(self.chance.randbytes(status.st_size))
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        rewrite_with_its_time(path)
         if self.chance.random() < 0.3:
             path.unlink()
 
@@ -198,6 +201,22 @@ class Chaos:
 
     def move_within(self) -> None:
         self._directory(may_be_source=False).rename(self._new())
+
+    def move_away_and_back(self) -> None:
+        """Change what lies in a directory while it is elsewhere, and once more when it has just come back."""
+        path = self._directory(may_be_source=False)
+        away = self.chance.choice([self._new(), self.outside / "moved"])
+        path.rename(away)
+        self._rewrite_below(away)
+        if self.chance.random() < 0.3:
+            time.sleep(0.003)
+        away.rename(path)
+        self._rewrite_below(path)
+
+    def _rewrite_below(self, path: Path) -> None:
+        files = self._paths(stat.S_ISREG, path)
+        if files:
+            rewrite_with_its_time(self.chance.choice(files))
 
     def move_out(self) -> None:
         self._directory(may_be_source=False).rename(self.outside / f"tree{self.chance.randrange(4)}")
@@ -300,6 +319,14 @@ class Chaos:
 def _command(*words: str | Path) -> None:
     if subprocess.run(words, capture_output=True, check=False).returncode:
         raise OSError(0, "it does not work")
+
+
+def rewrite_with_its_time(path: Path) -> None:
+    """Write as many other bytes into a file, and let it have its time again."""
+    status = path.stat()
+    with open(path, "r+b") as file:
+        file.write(random.randbytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def put(path: Path, content: bytes) -> None:

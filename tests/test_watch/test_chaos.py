@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -86,14 +87,15 @@ class Rounds:
             self._kill()
         elif kind < 0.96:
             self._stop()
-        elif kind < 0.97:
+        elif kind < 0.98:
             self._overflow()
         let_tick()
         self._compare()
 
     def _act_during_a_run(self) -> None:
         with ThreadPoolExecutor(1) as pool:
-            acted = pool.submit(self._chaos.act, self._chance.randint(3, 15))
+            act = self._chaos.act if self._chance.random() < 0.7 else self._chaos.act_silently
+            acted = pool.submit(act, self._chance.randint(3, 15))
             run_by_journal(self.world, self._job, options=_OPTIONS)
             acted.result()
 
@@ -101,10 +103,11 @@ class Rounds:
         """Kill the watcher, let things happen that nobody sees, and start another one, or none for a round."""
         self._watcher.kill()
         self._chaos.act(3)
+        self._chaos.act_silently(3)
         if self._chance.random() < 0.5:
             let_tick()
             self._compare()
-            self._chaos.act(3)
+            self._chaos.act_silently(3)
         self._watcher.start_again()
 
     def _stop(self) -> None:
@@ -113,7 +116,7 @@ class Rounds:
         self._chaos.act(5)
         let_tick()
         self._compare()
-        self._chaos.act(2)
+        self._chaos.act_silently(4)
         self._watcher.go_on()
 
     def _overflow(self) -> None:
@@ -121,8 +124,11 @@ class Rounds:
         self._watcher.stop()
         with contextlib.suppress(OSError):
             self._chaos.storm(_OVERFLOWING)
-        self._chaos.act(5)
+        self._chaos.act(3)
+        self._chaos.act_silently(6)
         self._watcher.go_on()
+        if self._chance.random() < 0.7:
+            time.sleep(1.5)  # else a cookie finds no place in the queue either
 
     def _compare(self) -> None:
         outcome = compare(self.world, self._job, _OPTIONS).outcome
