@@ -54,6 +54,7 @@ def take_in(index: Index, facts: Facts, items: Iterable[Entry | FailedPath]) -> 
     """
     with index.transaction():
         place = _place(index, facts.key)
+        _doubt_journal(index, place)
         failed = stage(index, items)
         totals = _staged_totals(index)
         if place.before is None:
@@ -71,6 +72,7 @@ def take_in_changes(index: Index, facts: Facts, items: Iterable[Entry | FailedPa
     """
     with index.transaction():
         failed = stage(index, items)
+        _doubt_journal(index, _place(index, facts.key))
         _take_in_staged(index, replace(facts, failed=failed), removed)
 
 
@@ -119,7 +121,9 @@ def let_go(index: Index, snapshot: IndexedSnapshot) -> None:
     """Take a snapshot out of the index, because its manifest is gone or is not the same any more."""
     with index.transaction():
         if snapshot.error is None:
-            remove(index, _neighbours(index, snapshot.source, snapshot.number))
+            place = _neighbours(index, snapshot.source, snapshot.number)
+            _doubt_journal(index, place)
+            remove(index, place)
         index.connection.execute("DELETE FROM snapshot WHERE id = ?", (snapshot.id,))
 
 
@@ -142,6 +146,12 @@ def _keep_seen(index: Index, source: int, entries: Iterable[Entry]) -> None:
 
 
 # --- places
+
+
+def _doubt_journal(index: Index, place: Place) -> None:
+    """Let no run go on from what the last one left, when the newest entries become others than it has seen."""
+    if place.after is None:
+        index.drop_token(place.source)
 
 
 def _place(index: Index, key: ManifestKey) -> Place:

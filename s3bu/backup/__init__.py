@@ -153,7 +153,8 @@ class _Backup:
     def run(self) -> None:
         decision = decide(self._shared, self._source)
         root, draft = decision.scan.root, decision.draft
-        self._outcome.left = decision.scan.left
+        if decision.view.why_full is not None:
+            self._outcome.left = decision.scan.left  # where only some paths were looked at, it tells of these alone
         self._outcome.why_full = decision.view.why_full
         self._outcome.ndeferred = len(decision.view.deferred)
         self._outcome.nunwatched = decision.view.nunwatched

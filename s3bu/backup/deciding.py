@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from s3bu.backup.large import without_large
-from s3bu.backup.looking import look
+from s3bu.backup.looking import has_unseen_names, look
 from s3bu.backup.view import View, view_of
 from s3bu.compare import CHANGED, NEW, REMOVED, Difference, Trust, compare
 from s3bu.draft import RACY_NS, Draft
@@ -188,18 +188,30 @@ def decide(ground: Ground, source: Source) -> Decision:
     absent = _absent(ground, number)
     scanned_ns = time.time_ns()
     view = view_of(ground, source, number, parent, scanned_ns)
-    skips = Skips(index, is_trusted=ground.job.is_trusted)
+    scan, draft = _drafted(ground, source, number, parent, view, absent)
+    if view.looks is not None and view.why_full is None and has_unseen_names(view.looks):
+        view.look_everywhere("files got further names, by which they may have changed unseen")
+        scan, draft = _drafted(ground, source, number, parent, view, absent)
+    for line in scan.left.odd:
+        ground.progress.warning(line)
+    return Decision(ground, number, scanned_ns, parents, parent, scan, draft, view)
+
+
+def _drafted(
+    ground: Ground, source: Source, number: int, parent: Parent, view: View, absent: set[bytes]
+) -> tuple[Scan, Draft]:
+    """Look at the source, and draft what the next snapshot says."""
+    scanned_ns = view.began_ns
+    skips = Skips(ground.index, is_trusted=ground.job.is_trusted)
     scan = _scan(ground, source, view, skips)
     ground.progress.phase(f"scanning {os.fsdecode(scan.root)}")
     created_us = parent.snapshot.created_us if parent.snapshot else None
     before_ns = 0 if created_us is None else created_us // 1_000_000 * 1_000_000_000 - RACY_NS
     trust = Trust(before_ns, ground.options.is_rehash)
-    draft = Draft(index, number, scanned_ns, ground.known.is_stored, skips)
-    found = _differences(index, number, scan, trust, absent, view)
+    draft = Draft(ground.index, number, scanned_ns, ground.known.is_stored, skips)
+    found = _differences(ground.index, number, scan, trust, absent, view)
     draft.fill(without_large(ground, number, view, found), absent, ground.progress)
-    for line in scan.left.odd:
-        ground.progress.warning(line)
-    return Decision(ground, number, scanned_ns, parents, parent, scan, draft, view)
+    return scan, draft
 
 
 def _scan(ground: Ground, source: Source, view: View, skips: Skips) -> Scan:

@@ -110,9 +110,9 @@ def _span(seconds: int) -> str:
 
 
 def _index_doubt(left: Left, token: str | None, base: str | None) -> str | None:
-    if left.token != token:
-        return "the index was made anew"
-    return None if left.base == (base or "") else "the newest snapshot was not made by the last run on this machine"
+    if left.base != base:
+        return "the newest snapshot was not made by the last run on this machine"
+    return None if left.token == token else "the index is not as the last run left it"
 
 
 def foreign_doubt(ways: Ways, directories: Container[bytes]) -> str | None:

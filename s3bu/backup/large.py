@@ -27,7 +27,7 @@ def without_large(ground: "Ground", number: int, view: View, found: Iterable[_Fo
             if until_us > time.time_ns() // 1000:
                 assert one.entry is not None
                 view.deferred.append(
-                    Dirty(one.entry.path, is_tree=False, since_us=view.began_us, not_before_us=until_us)
+                    Dirty(one.entry.path, is_tree=False, since_us=view.began_ns // 1_000, not_before_us=until_us)
                 )
                 yield Difference(UNMODIFIED, one.previous, one.previous)
                 continue

@@ -255,6 +255,20 @@ def _status(root: bytes, path: bytes) -> os.stat_result | None:
         return None  # whatever it is, the walk finds out
 
 
+def has_unseen_names(looks: Looks) -> bool:
+    """Say whether a file that got a further name may have another one still, under which it was not looked at.
+
+    Whoever writes by the new name changes the old one too, and nothing tells of that.
+    """
+    new = [path for path in looks.met.links if path not in looks.past.linked]
+    found = (_status(looks.past.root, path) for path in new)
+    identities = {(signed(status.st_ino), signed(status.st_dev)) for status in found if status is not None}
+    if not identities:
+        return False
+    names = looks.index.names_of_files(looks.past.source, identities)
+    return any(path not in looks.met.links and path not in looks.past.linked for path in names)
+
+
 def look(scan: Scan, looks: Looks, trust: Trust) -> Iterator[Unmodified | Difference | Failure]:
     """Yield what is different where it was looked, and how much stands as it was."""
     index, source, rest = looks.index, looks.past.source, _Rest()

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from s3bu.backup.deciding import Ground
     from s3bu.job import Source
 
-_LEFT_BY = "journal {}"
-"""The name of the fact in the index that says which run left it so, by the source's number."""
 _NEVER_ALONE_US = 2**62
 """Before when a path is no reason for a run, if it never is one."""
 
@@ -47,7 +45,7 @@ class View:
     journal: Journal | None = None
     watched: Watched | None = None
     epoch: int = 0
-    began_us: int = 0
+    began_ns: int = 0
     deferred: list[Dirty] = field(default_factory=list)
 
     def witness(self) -> Witness:
@@ -55,7 +53,11 @@ class View:
         if self.journal is None:
             return NOBODY
         self.met.forget(b"", is_tree=True)
-        return Everything(self.met, self.began_us * 1_000 - RACY_NS)
+        return Everything(self.met, self.began_ns - RACY_NS)
+
+    def look_everywhere(self, why: str) -> None:
+        """Look at all of the source after all."""
+        self.why_full, self.looks, self.met, self.deferred = why, None, Met(), []
 
     @property
     def nunwatched(self) -> int:
@@ -74,8 +76,10 @@ class View:
             return
         if published is None:
             # Times that are no change alone, and stand in no snapshot yet: the next one is to have them.
-            self.deferred += (Dirty(one.path, False, self.began_us, _NEVER_ALONE_US) for one in draft.changed())
-        index.keep_fact(_LEFT_BY.format(number), left.token)
+            self.deferred += (
+                Dirty(one.path, False, self.began_ns // 1_000, _NEVER_ALONE_US) for one in draft.changed()
+            )
+        index.keep_token(number, left.token)
         with contextlib.suppress(JournalError):  # then it does not match the index, and the next run looks everywhere
             self.journal.finish(self.watched.id, self.epoch, left, self.met, self.deferred)
 
@@ -83,7 +87,7 @@ class View:
         assert self.watched is not None
         ways, before = self.ways, self.watched.left
         if self.why_full is not None:
-            full = (self.watched.session.id, self.began_us, self.why_full)
+            full = (self.watched.session.id, self.began_ns // 1_000, self.why_full)
         elif before is not None:
             full = (before.full_session, before.full_us, before.full_why)
         else:
@@ -96,7 +100,7 @@ def view_of(ground: "Ground", source: "Source", number: int, parent: Parent, sca
 
     A run that writes begins a new epoch, so that what changes from now on is left to the next one; a plan does not.
     """
-    view = View(ways_of(source.path, ground.job.filters, ground.options.excluded), began_us=scanned_ns // 1000)
+    view = View(ways_of(source.path, ground.job.filters, ground.options.excluded), began_ns=scanned_ns)
     try:
         _decide(view, ground, source, number, parent)
     except JournalError as error:
@@ -145,7 +149,7 @@ def _left_doubt(view: View, index: Index, number: int, parent: Parent) -> str | 
     assert watched is not None
     if parent.snapshot is None or parent.has_broken:
         return "there is no snapshot to go on from" if parent.snapshot is None else "the newest snapshot cannot be read"
-    token = index.fact(_LEFT_BY.format(number))
+    token = index.token(number)
     return watched.obstacle or left_doubt(watched, view.ways, token, parent.snapshot.key)
 
 
@@ -155,7 +159,7 @@ def _look_by(view: View, journal: Journal, ground: "Ground", parent: Parent, dir
     assert parent.snapshot is not None
     past = past_of(journal, view.watched.id, view.ways.root, parent.snapshot, dirty)
     try:
-        view.looks = looks_of(ground.index, past, view.met, ground.job.filters, view.began_us * 1_000)
+        view.looks = looks_of(ground.index, past, view.met, ground.job.filters, view.began_ns)
     except EverywhereError as error:
         return str(error)
     return foreign_doubt(view.ways, past.directories)

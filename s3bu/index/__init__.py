@@ -121,6 +121,18 @@ class Index:
         """Keep a value under a name."""
         self.connection.execute("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
 
+    def token(self, source: int) -> str | None:
+        """Return by what the run is known again that made the newest entries of a source what they are."""
+        return self.fact(f"journal {source}")
+
+    def keep_token(self, source: int, token: str) -> None:
+        """Keep it; a journal that has the same token goes on from what that run left."""
+        self.keep_fact(f"journal {source}", token)
+
+    def drop_token(self, source: int) -> None:
+        """Forget it, when the newest entries become others than the last run on this machine left."""
+        self.connection.execute("DELETE FROM fact WHERE name = ?", (f"journal {source}",))
+
     # --- jobs
 
     def job(self, name: str, version: int, etag: str) -> tuple[bytes, bool] | None:
@@ -228,6 +240,19 @@ class Index:
             (source,),
         ).fetchone()
         return int(row[0]), int(row[1]), int(row[2])
+
+    def names_of_files(self, source: int, identities: set[tuple[int, int]]) -> list[bytes]:
+        """Return the paths of the newest files that this machine saw with one of these inodes and devices."""
+        connection = self.connection
+        connection.execute("CREATE TEMP TABLE IF NOT EXISTS identity (inode INTEGER, device INTEGER)")
+        connection.execute("DELETE FROM identity")
+        connection.executemany("INSERT INTO identity VALUES (?, ?)", identities)
+        rows = connection.execute(
+            "SELECT sort_key FROM version WHERE source = ? AND last IS NULL AND kind = 0 "
+            "AND (inode, device) IN (SELECT inode, device FROM identity)",
+            (source,),
+        )
+        return [row[0].replace(b"\0", b"/") for row in rows]
 
     def doubtful(self, source: int, *, large_nbytes: int, recent: int) -> Iterator[Entry]:
         """Yield the newest files of which more than their directory must be asked whether they are as they were.

@@ -24,7 +24,7 @@ class Met:
     def __init__(self) -> None:
         self._forgotten: list[tuple[bytes, bool]] = []
         self._directories: dict[bytes, Directory] = {}
-        self._linked: list[bytes] = []
+        self.links: set[bytes] = set()
 
     def forget(self, path: bytes, *, is_tree: bool) -> None:
         """Forget what earlier runs met at a path, or at and below it."""
@@ -44,7 +44,7 @@ class Met:
 
     def linked(self, path: bytes) -> None:
         """Keep a file that has further links."""
-        self._linked.append(path)
+        self.links.add(path)
 
     def keep(self, connection: sqlite3.Connection, source: int) -> None:
         """Write it down."""
@@ -58,5 +58,5 @@ class Met:
                     )
         rows = ((source, sort_key(path), *one) for path, one in self._directories.items())
         connection.executemany("INSERT OR REPLACE INTO directory VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        links = ((source, sort_key(path)) for path in self._linked)
+        links = ((source, sort_key(path)) for path in self.links)
         connection.executemany("INSERT OR IGNORE INTO linked VALUES (?, ?)", links)

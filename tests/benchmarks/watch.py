@@ -4,8 +4,8 @@
     python -m tests.benchmarks.watch --rest-seconds 300
 
 Makes a tree of small files (data set C), starts `s3bu watch`, and measures in turn `s3bu backup` by the journal and
-with --full-scan; then how long after a change its snapshot is there, beyond the time to settle; then what the watcher uses
-while nothing happens; last how long it takes to watch 60,000 directories, with `find` beside it.
+with --full-scan; then how long after a change its snapshot is there, beyond the time to settle; then what the watcher
+uses while nothing happens; last how long it takes to watch 60,000 directories, with `find` beside it.
 """
 
 import argparse
@@ -55,14 +55,6 @@ def await_manifests(programs: Programs, number: int) -> float:
 def manifests(programs: Programs) -> list[Path]:
     """Return the snapshots that are there."""
     return list((programs.base / "s3bu" / "manifests" / "bench" / "data").glob("*.csv.gz"))
-
-
-def await_rest(programs: Programs) -> None:
-    """Wait until the watcher has nothing to say any more."""
-    log, before = programs.base / "watch.log", -1
-    while log.stat().st_size != before:
-        before = log.stat().st_size
-        time.sleep(5)
 
 
 def await_line(programs: Programs, text: str) -> float:
@@ -140,8 +132,7 @@ def main() -> None:
         programs.begin(has_restic=False)
         budget = ("--manifest-budget", "1TB")
         with watcher(programs, "--settle", f"{_SETTLE_SECONDS}s", "--interval", "1s", *budget) as process:
-            await_manifests(programs, 1)
-            await_rest(programs)
+            await_line(programs, "snapshot of")
             print(f"nothing to do, {options.files:,} files", flush=True)
             compare({"by the journal": programs.s3bu_backup, "full scan": full}, rounds=options.rounds)
             measure_changes(programs, options.rounds)

@@ -66,6 +66,23 @@ def test_nothing_changed_is_nothing_to_publish(world: World, recorder: Recorder)
     assert compared.outcome.counts["unmodified"] == len(NAMES) + 3 + 2
 
 
+def test_a_run_with_nothing_to_do_opens_nothing_below_the_source(
+    world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    real_open = os.open
+
+    def note(path: str | bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if dir_fd is not None or os.fsencode(path).startswith(os.fsencode(world.source)):
+            opened.append(path)
+        return real_open(path, flags, mode, dir_fd=dir_fd)
+
+    let_tick()
+    monkeypatch.setattr(os, "open", note)
+    assert run_by_journal(world).why_full is None
+    assert opened == [os.fsencode(world.source)]
+
+
 def test_a_file_that_was_rewritten_in_place_is_taken_once_it_was_seen(world: World, recorder: Recorder) -> None:
     rewrite(world.source / "deep/c", b"C")
     recorder.see("deep/c")
@@ -154,6 +171,25 @@ def test_a_write_through_another_link_is_found(world: World, recorder: Recorder)
     (world.root / "outside").unlink()
     recorder.see("a")
     by_journal(world)
+
+
+def test_a_write_by_a_new_name_of_an_old_file_is_found_by_the_old_name_too(world: World, recorder: Recorder) -> None:
+    os.link(world.source / "a", world.source / "deep" / "again")
+    let_tick()
+    assert compare(world).why_full == "files got further names, by which they may have changed unseen"
+    rewrite(world.source / "deep" / "again", b"by the new name")
+    recorder.see("deep/again")
+    assert changes(by_journal(world)) == {"changed": 2}
+
+
+def test_a_tree_of_further_names_is_no_surprise_twice(world: World, recorder: Recorder) -> None:
+    subprocess.run(["cp", "-al", "deep", "linked"], cwd=world.source, check=True)
+    let_tick()
+    assert compare(world).why_full is not None
+    recorder.watch_all()
+    assert by_journal(world).outcome.published is None
+    rewrite(world.source / "linked/er/d", b"D")
+    assert changes(by_journal(world)) == {"changed": 2}
 
 
 def test_a_file_that_changed_lately_is_asked(world: World, recorder: Recorder) -> None:

@@ -19,6 +19,7 @@ from s3bu.backup import Options
 from s3bu.backup.doubts import Ways, foreign_doubt, ways_of
 from s3bu.backup.plan import plan as make_plans
 from s3bu.filters import Filters
+from s3bu.history import let_go
 from s3bu.journal import open_for_watching
 from s3bu.journal.batch import Batch
 from tests.fakes import Listener, World, file_entry
@@ -82,7 +83,7 @@ PASSING: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "other rules": (lambda world: alter(world, "UPDATE source SET rules = 'x'"), "the job, or the program, changed"),
     "another root": (swap_root, "another directory is where the source was"),
-    "another index": (forget_index, "the index was made anew"),
+    "another index": (forget_index, "the index is not as the last run left it"),
     "a snapshot of another machine": (
         publish_elsewhere,
         "the newest snapshot was not made by the last run on this machine",
@@ -174,6 +175,22 @@ def alter_index(world: World) -> None:
     """Let the index doubt what is stored, as a week later."""
     with closing(world.index(JOURNAL)) as index:
         index.keep_fact("listed", "0")
+
+
+def test_entries_that_became_others_than_the_last_run_left_are_not_gone_on_from(
+    world: World, recorder: Recorder
+) -> None:
+    rewrite(world.source / "a", b"A")
+    recorder.see("a")
+    run_by_journal(world)
+    with closing(world.index(JOURNAL)) as index:
+        first, newest = index.snapshots()
+        let_go(index, first)
+        assert index.token(newest.source) is not None
+        let_go(index, newest)
+        assert index.token(newest.source) is None
+    let_tick()
+    assert compare(world).why_full == "the index is not as the last run left it"
 
 
 def test_so_much_that_all_may_be_looked_at(world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
