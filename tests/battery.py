@@ -45,6 +45,8 @@ def every_command(scene: Scene, *options: str) -> Iterator[Said]:
     with without_override():
         yield say("summary of backup", "backup", repository, job, "-v")
     yield say("", "backup", repository, write_file(target.parent / "gone.yml", "sources:\n- {path: /no, label: no}\n"))
+    yield say("", "watch", repository, job, "--once")
+    yield say("", "status", repository)
     yield say("", "snapshots", repository)
     yield say("", "ls", repository, "home/src")
     yield say("summary of restore", "restore", repository, "home/src", target, "-v")

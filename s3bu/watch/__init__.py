@@ -88,7 +88,8 @@ class Watcher:
             try:
                 return self._end(self._watch())
             except Stopped:
-                return self._end(self._code_of_signal())
+                came, self._events.came = self._events.came, []
+                return self._end(self._code_of(came))
             except BaseException:
                 self._end(1)
                 raise
@@ -139,20 +140,18 @@ class Watcher:
 
     def _take_signals(self) -> int | None:
         """Return the exit code with which a signal ends the watcher, if one came."""
-        if self._events.is_ending:
-            return self._code_of_signal()
-        if signal.SIGHUP in self._events.came:
+        came, self._events.came = self._events.came, []  # what comes from here on is looked at the next time
+        if any(number in TERMINATING for number in came):
+            return self._code_of(came)
+        if signal.SIGHUP in came:
             self._notifier.reloading()
             self._jobs.reload(self._reloaded)
-        self._events.came.clear()
         return None
 
-    def _code_of_signal(self) -> int:
+    def _code_of(self, came: list[int]) -> int:
         """Return the exit code of the first signal that ends the watcher."""
-        first = next(number for number in self._events.came if number in TERMINATING)
-        self._events.came.clear()
         self._log.say("stopping", "stopping")
-        return TERMINATING[first]
+        return next(TERMINATING[number] for number in came if number in TERMINATING)
 
     def _work(self) -> None:
         self._children.reap()

@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,10 +41,12 @@ class Manager:
 
     def await_word(self, word: str) -> str:
         """Wait for a message that begins so."""
-        while True:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             message = self._server.recv(65536).decode()
             if message.startswith(word):
                 return message
+        raise AssertionError(f"nothing begins with {word}")
 
 
 def test_systemd_is_told_that_it_is_ready_lives_reloads_and_ends(scene: Scene, manager: Manager) -> None:

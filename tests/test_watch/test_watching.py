@@ -173,6 +173,17 @@ def test_ctrl_c_in_a_terminal_does_not_reach_the_runs(scene: Scene) -> None:
     assert not Path(f"/proc/{child}").exists()
 
 
+def test_no_signal_is_lost_while_another_one_is_answered(scene: Scene) -> None:
+    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
+        watcher.await_line("watching")
+        for _ in range(50):
+            watcher.send(signal.SIGHUP)
+        watcher.await_line("the jobs were read again")
+        watcher.send(signal.SIGHUP)
+        watcher.send(signal.SIGTERM)
+        assert watcher.end().code == 0
+
+
 def test_sighup_reads_the_jobs_again(scene: Scene) -> None:
     succeed("job", "upload", scene.repository, "home", write_job(scene.root / "first.yml", {"src": scene.source}))
     other = write_file(scene.root / "other" / "file", "other").parent

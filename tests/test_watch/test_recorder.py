@@ -1,0 +1,241 @@
+"""What is seen stands in the journal, or is kept until it can: also on a full disk, and when the file is taken away."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from s3bu.filters import Filters
+from s3bu.job import Source
+from s3bu.journal import Journal, JournalError, open_for_run
+from s3bu.watch import recorder as module
+from s3bu.watch.recorder import CHANGED_JOB, Place, Recorder
+from tests.running import write_file
+
+KEY = ("home", "src")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_file(tmp_path / "source" / "a", "a").parent
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, source: Path) -> Iterator[Recorder]:
+    made = Recorder(Place(tmp_path / "state", "there", 86_400), {}, threading.Event().set)
+    made.add("home", Source("src", os.fsencode(source)), Filters())
+    record(made)
+    yield made
+    made.close()
+
+
+def opened(tmp_path: Path) -> Journal:
+    journal = open_for_run(tmp_path / "state", "there")
+    assert journal is not None
+    return journal
+
+
+def record(recorder: Recorder) -> None:
+    recorder.collect()
+    recorder.record()
+
+
+def dirty(tmp_path: Path) -> set[bytes]:
+    journal = opened(tmp_path)
+    watched = journal.find(*KEY)
+    assert watched is not None
+    found = {one.path for one in journal.dirty(watched.id)}
+    journal.close()
+    return found
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.02)
+
+
+def fill(recorder: Recorder) -> None:
+    """Let the disk be full, for this journal: it may not grow any more."""
+    recorder._journal._connection.execute("PRAGMA max_page_count = 1")
+
+
+def make_room(recorder: Recorder) -> None:
+    recorder._journal._connection.execute("PRAGMA max_page_count = 1000000")
+
+
+def seen(recorder: Recorder, name: bytes) -> Callable[[], bool]:
+    """Return what asks whether a path was seen, though not yet written down."""
+
+    def is_seen() -> bool:
+        recorder.collect()
+        return any(path == name for _, path in recorder._kept.changed)
+
+    return is_seen
+
+
+def names(count: int) -> list[str]:
+    return [f"{number:0200}" for number in range(count)]
+
+
+def test_what_a_full_disk_does_not_take_is_kept_and_written_later(
+    recorder: Recorder, source: Path, tmp_path: Path
+) -> None:
+    fill(recorder)
+    for name in names(200):
+        write_file(source / name, "new")
+    until(seen(recorder, names(200)[-1].encode()))
+    for _ in range(3):
+        with pytest.raises(JournalError, match="full"):
+            recorder.record()
+    assert recorder.has_more
+    assert dirty(tmp_path) == {b""}
+    make_room(recorder)
+    record(recorder)
+    assert dirty(tmp_path) >= {name.encode() for name in names(200)}
+    assert not recorder.has_more
+
+
+def test_nobody_gets_an_answer_that_cannot_be_written(recorder: Recorder, source: Path, tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    fill(recorder)
+    for name in names(200):
+        write_file(source / name, "new")
+    until(seen(recorder, names(200)[-1].encode()))
+    answers: list[bool] = []
+    session = recorder._session
+
+    def ask() -> None:
+        own = opened(tmp_path)
+        answers.append(own.await_answer(session, 3))
+        own.close()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: recorder.collect()[1])
+    with pytest.raises(JournalError):
+        recorder.record()
+    asking.join()
+    assert answers == [False]
+    make_room(recorder)
+    record(recorder)
+    journal.close()
+
+
+def test_a_cookie_is_answered_once_what_came_before_it_is_written(
+    recorder: Recorder, source: Path, tmp_path: Path
+) -> None:
+    is_over = threading.Event()
+    journal = opened(tmp_path)
+    session = recorder._session
+    write_file(source / "b", "b")
+    answered: list[set[bytes]] = []
+
+    def ask() -> None:
+        own = opened(tmp_path)
+        if own.await_answer(session, 30):
+            answered.append(dirty(tmp_path))
+        own.close()
+        is_over.set()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    while not is_over.wait(0.01):
+        if recorder.collect()[1]:
+            recorder.record()
+    asking.join()
+    assert b"b" in answered[0]
+    journal.close()
+
+
+def test_what_is_too_much_to_keep_is_walked_anew(
+    recorder: Recorder, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEPT_BOUND", 100)
+    before = recorder.find(KEY)
+    fill(recorder)
+    for name in names(200):
+        write_file(source / name, "new")
+    until(seen(recorder, names(200)[-1].encode()))
+    with pytest.raises(JournalError):
+        recorder.record()
+    recorder.collect()
+    assert not recorder._kept.changed
+    assert recorder.has_more
+    make_room(recorder)
+    recorder.record()
+    record(recorder)
+    after = recorder.find(KEY)
+    assert before is not None
+    assert after is not None
+    assert after.session.id != before.session.id, "another session, so that the next run looks at everything"
+    assert dirty(tmp_path) == {b""}
+
+
+def test_a_journal_that_was_taken_away_is_missed_and_made_anew(
+    recorder: Recorder, source: Path, tmp_path: Path
+) -> None:
+    assert recorder.is_in_place
+    for path in (tmp_path / "state" / "journals").glob("*.db*"):
+        path.unlink()
+    assert not recorder.is_in_place
+    recorder.renew()
+    record(recorder)
+    assert recorder.is_in_place
+    write_file(source / "b", "b")
+    until(lambda: b"b" in recorder.collect()[0].get(KEY, set()))
+    recorder.record()
+    assert b"b" in dirty(tmp_path)
+
+
+def test_a_directory_of_cookies_that_is_another_one_is_missed(recorder: Recorder) -> None:
+    cookies = recorder._journal.cookies
+    cookies.rename(cookies.with_name("aside"))
+    assert not recorder.is_in_place
+    cookies.mkdir()
+    assert not recorder.is_in_place
+
+
+def test_a_source_that_is_watched_no_more_is_not_believed(recorder: Recorder, tmp_path: Path) -> None:
+    recorder.remove(KEY)
+    record(recorder)
+    journal = opened(tmp_path)
+    watched = journal.find(*KEY)
+    assert watched is not None
+    assert watched.obstacle == "the watcher does not watch it any more"
+    journal.close()
+
+
+def test_a_source_whose_job_changed_is_believed_again_after_a_full_scan(
+    recorder: Recorder, source: Path, tmp_path: Path
+) -> None:
+    recorder.remove(KEY)
+    recorder.add("home", Source("src", os.fsencode(source)), Filters(skip_dirs=(b"x",)), reason=CHANGED_JOB)
+    record(recorder)
+    journal = opened(tmp_path)
+    watched = journal.find(*KEY)
+    assert watched is not None
+    assert watched.obstacle is None
+    ((path, is_tree, *_, why),) = journal.dirty(watched.id)
+    assert (path, is_tree, why is not None) == (b"", True, True)
+    assert journal.watched(watched.id).keys() == {b""}
+    journal.close()
+
+
+def test_the_end_writes_down_what_was_seen_last(source: Path, tmp_path: Path) -> None:
+    made = Recorder(Place(tmp_path / "state", "there", 86_400), {}, threading.Event().set)
+    made.add("home", Source("src", os.fsencode(source)), Filters())
+    record(made)
+    write_file(source / "b", "b")
+    until(seen(made, b"b"))
+    made.close()
+    journal = opened(tmp_path)
+    watched = journal.find(*KEY)
+    assert watched is not None
+    assert watched.session.is_ended
+    assert b"b" in dirty(tmp_path)
+    journal.close()
