@@ -64,7 +64,7 @@ def watch(
     print_unit: Annotated[bool, Parameter(negative="")] = False,
     common: Common = NOTHING_COMMON,
 ) -> int:
-    """Watch the sources of a job, and back them up minutes after they change.
+    """Watch sources, and back them up minutes after they change.
 
     Runs until a signal ends it: SIGTERM (exit code 0), or Ctrl-C. SIGHUP reads the jobs again. Exit codes: 2 wrong
     usage, 10 no repository or job, 11 another process watches a source, 12 key missing or wrong; of --once those of

@@ -9,7 +9,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 LONG_AGO = 1_500_000_000
@@ -20,14 +20,18 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Chaos:
-    """Acts on a source at random; `outside` is a directory beside it, on the same disk."""
+    """Acts on a source at random; `outside` is a directory beside it, on the same disk.
 
-    def __init__(self, source: Path, outside: Path, chance: random.Random, *, has_mounts: bool = False) -> None:
+    `more` are further kinds of what may happen: "mounts", and "rights", for whom modes forbid something.
+    """
+
+    def __init__(self, source: Path, outside: Path, chance: random.Random, more: Collection[str] = ()) -> None:
         self.source = source
         self.outside = outside
         self.chance = chance
         self.done: list[str] = []
         self._mounted: list[Path] = []
+        self._closed: list[Path] = []
         outside.mkdir(exist_ok=True)
         self._silent: list[Callable[[], object]] = [self.rewrite_with_its_time, self.rewrite_with_its_time, self.chmod]
         quiet: list[Callable[[], object]] = [
@@ -64,7 +68,11 @@ class Chaos:
             self.take_in_again,
             self.storm,
         ]
-        self._actions = quiet + ([self.mount, self.unmount, self.bind] if has_mounts else [])
+        self._actions = quiet
+        if "mounts" in more:
+            self._actions += [self.mount, self.unmount, self.bind]
+        if "rights" in more:
+            self._actions += [self.close, self.close, self.open]
 
     def act(self, times: int) -> None:
         """Do so many things; what does not work, since another one was in the way, does not."""
@@ -246,6 +254,18 @@ class Chaos:
         shutil.rmtree(path)
         put(path, self._content())
         self._date(path)
+
+    def close(self) -> None:
+        """Forbid to enter a directory, or to read a file, after something in it changed that only an event told of."""
+        path = self._one_of(self._paths(lambda mode: stat.S_ISDIR(mode) or stat.S_ISREG(mode)))
+        self._rewrite_below(path)
+        path.chmod(0)
+        self._closed.append(path)
+
+    def open(self) -> None:
+        """Allow it again."""
+        if self._closed:
+            self._closed.pop(self.chance.randrange(len(self._closed))).chmod(0o755)
 
     # --- rules
 

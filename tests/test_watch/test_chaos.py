@@ -1,8 +1,8 @@
 """Whatever happens to a watched tree, a run by the journal says what a full scan says, or is one and says why.
 
 Each round does some of it, now and then while a run is under way, and holds a run by the journal to one that looks
-everywhere. `python -m tests.test_watch.test_chaos SEED ROUNDS DIRECTORY [mounts]` plays rounds as a program of its own,
-so that they can have mounts and limits of their own.
+everywhere. `python -m tests.test_watch.test_chaos SEED ROUNDS DIRECTORY [mounts | rights | limit]` plays rounds as a
+program of its own, so that they can have mounts, rights and limits of their own.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from s3bu.backup import Options, doubts
 from tests.fakes import World, quicken_scrypt
 from tests.rounds import rounds
-from tests.running import IS_CI, IS_ROOT
+from tests.running import IS_CI, IS_ROOT, without_override
 from tests.test_watch.alone import OWN_LIMITS, OWN_MOUNTS
 from tests.test_watch.chaos import Chaos
 from tests.test_watch.conftest import hasten_ticks, let_tick
@@ -51,12 +52,12 @@ class Tally:
 class Rounds:
     """Rounds with one tree and one watcher."""
 
-    def __init__(self, directory: Path, seed: int, *, has_mounts: bool = False) -> None:
+    def __init__(self, directory: Path, seed: int, more: Collection[str] = ()) -> None:
         self._chance = random.Random(seed)
         self._seed = seed
         self.world = World.make(directory)
         self._job = self.world.job(FILTERS)
-        self._chaos = Chaos(self.world.source, directory / "outside", self._chance, has_mounts=has_mounts)
+        self._chaos = Chaos(self.world.source, directory / "outside", self._chance, more)
         self._chaos.act(20)
         self._watcher = Watcher(directory / JOURNAL, self.world.storage.identity, self.world.source)
         self.tally = Tally()
@@ -142,12 +143,12 @@ class Rounds:
             self.tally.reasons[outcome.why_full] += 1
 
 
-def _play(directory: Path, seed: int, nrounds: int, *, has_mounts: bool = False) -> Tally:
+def _play(directory: Path, seed: int, nrounds: int, more: Collection[str] = ()) -> Tally:
     with pytest.MonkeyPatch.context() as monkeypatch:
         quicken_scrypt(monkeypatch)
         hasten_ticks(monkeypatch)
         monkeypatch.setattr(doubts, "_COOKIE_SECONDS", 2)
-        return Rounds(directory, seed, has_mounts=has_mounts).play(nrounds)
+        return Rounds(directory, seed, more).play(nrounds)
 
 
 def test_chaos(tmp_path: Path) -> None:
@@ -173,11 +174,15 @@ def test_chaos_with_too_few_watches(tmp_path: Path) -> None:
     _alone(tmp_path, rounds(40), *OWN_LIMITS, more=("limit",))
 
 
+def test_chaos_with_what_may_not_be_read(tmp_path: Path) -> None:
+    _alone(tmp_path, rounds(40), *without_override(), more=("rights",))
+
+
 if __name__ == "__main__":
     if "limit" in sys.argv[4:]:
         Path("/proc/sys/user/max_inotify_watches").write_text("12")
     place = Path(sys.argv[3])
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    tally = _play(place, int(sys.argv[1]), int(sys.argv[2]), has_mounts="mounts" in sys.argv[4:])
+    tally = _play(place, int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:])
     sys.stdout.write(f"{tally}\n")
