@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from s3bu.watch.jobs import Following
     from s3bu.watch.log import Log
 
+_PROGRAM = (sys.executable, "-P", "-m", "s3bu")
+"""This program; -P: whatever lies in the working directory is no part of it."""
 _BUDGET = 10**9
 _DEFAULTS = {"--interval": "5m", "--settle": "10s", "--full-scan-every": "24h", "--large-interval": "1h"}
 _LONGEST_FULL = 7 * 86_400
@@ -177,7 +179,7 @@ def _prepared(
             _following(opened, job, label if not number else None, console) for number, job in enumerate(named)
         ]
         place = Place(default_home(os.environ), opened.storage.identity, full_seconds)
-    commands = Commands((sys.executable, "-m", "s3bu"), text, _options(common), of_backup)
+    commands = Commands(_PROGRAM, text, _options(common), of_backup)
     setting = Setting(place, excluded_directories(text), commands, _log(common), Notifier(os.environ))
     return setting, following
 
@@ -220,7 +222,7 @@ def _print_unit(repository: str, named: list[str], label: str | None, options: l
 
     place = parse_place(repository)
     program = Path(sys.executable).absolute().with_name("s3bu")
-    command = [str(program)] if program.exists() else [sys.executable, "-m", "s3bu"]
+    command = [str(program)] if program.exists() else [*_PROGRAM]
     command += ["watch", place.path if place.kind == "directory" else repository, _absolute(named[0])]
     command += [] if label is None else [label]
     command += [word for one in named[1:] for word in ("--also", _absolute(one))]

@@ -30,7 +30,7 @@ _COLLECT_SECONDS = 0.02
 _RETRY_SECONDS = 5.0
 _TERM_SECONDS = 8.0
 _KILL_SECONDS = 1.0
-_AGAIN_SECONDS = 3600.0
+_AGAIN_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +222,22 @@ class Watcher:
     # --- jobs
 
     def _doubt_jobs(self) -> None:
-        self._jobs.reload(lambda: None)
+        """See whether there are newer versions of the jobs, and try again what could not be watched."""
+        self._jobs.reload(self._follow_all)
+
+    def _follow_all(self) -> None:
+        for one in self._jobs.following:
+            self._renewed(one, is_new=False)
 
     def _reloaded(self) -> None:
+        self._follow_all()
         self._log.say("reloaded", "the jobs were read again")
         self._notifier.ready()
-        self._tell_standing()
 
-    def _renewed(self, one: Following) -> None:
-        """Watch what a newer version of a job has in the place of what the older one had."""
-        self._once.over("failed", source=one.job.name)
+    def _renewed(self, one: Following, *, is_new: bool = True) -> None:
+        """Watch what the version of a job has that holds now, in the place of what an older one had."""
+        if is_new:
+            self._once.over("failed", source=one.job.name)
         with self._events.interruptible():
             self._scope.follow(one)
         self._collect()
@@ -250,6 +256,7 @@ class Watcher:
         self._children.stop()
         self._await_children(now() + _TERM_SECONDS)
         self._children.kill()
+        self._events.came.clear()
         self._await_children(now() + _KILL_SECONDS)
         self._recorder.close()
         self._scope.close()

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from s3bu.filters import Filters
 from s3bu.job import Source
-from s3bu.journal import Dirty, Journal, JournalError, Watched, open_for_watching
+from s3bu.journal import Dirty, Journal, JournalError, open_for_watching
 from s3bu.journal.batch import Batch
 from s3bu.scan.found import Excluded
 from s3bu.watch.source import Counts
@@ -68,7 +68,7 @@ class Recorder:
         journal = open_for_watching(self._place.home, self._place.identity)
         try:
             session = journal.begin_session()
-            inode = os.stat(journal.cookies).st_ino
+            inode = _inode_of(journal.cookies)
             tree = Tree(journal.cookies, self._wake)
             tree.start()
         except BaseException:
@@ -144,11 +144,7 @@ class Recorder:
     @property
     def is_in_place(self) -> bool:
         """Whether runs find the journal, and lay their cookies where they are seen."""
-        try:
-            is_same = os.stat(self._journal.cookies).st_ino == self._cookies_inode
-        except OSError:
-            return False
-        return is_same and self._journal.is_in_place
+        return self._cookies_inode == _inode_of(self._journal.cookies) and self._journal.is_in_place
 
     def renew(self) -> None:
         """Begin anew, where runs look for the journal now; `S3buError` when none can be kept there, and all stays."""
@@ -166,10 +162,6 @@ class Recorder:
             raise
 
     # --- what stands in the journal
-
-    def find(self, key: Key) -> Watched | None:
-        """Return what the journal knows of a source; `JournalError` when it cannot be read."""
-        return self._journal.find(*key)
 
     def deferred(self, key: Key) -> dict[bytes, int]:
         """Return the paths that are not to be taken before a time, in microseconds since 1970."""
@@ -190,6 +182,14 @@ class Recorder:
             self._journal.end_session(self._session)
         self._tree.close()
         self._journal.close()
+
+
+def _inode_of(path: Path) -> int:
+    """Return the inode of a directory; -1 where there is none."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return -1
 
 
 def _merge(kept: Batch, batch: Batch) -> None:

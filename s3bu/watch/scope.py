@@ -10,10 +10,13 @@ from s3bu.job import Source
 from s3bu.lock import hold_watch
 from s3bu.progress import Silent
 from s3bu.watch.backups import Backups
+from s3bu.watch.events import now
 from s3bu.watch.jobs import Following
 from s3bu.watch.limits import read_limits, warning_of_watches
-from s3bu.watch.log import Log
+from s3bu.watch.log import Log, Once
 from s3bu.watch.recorder import CHANGED_JOB, Key, Place, Recorder
+
+_AGAIN_SECONDS = 86_400.0
 
 
 class _Warnings(Silent):
@@ -43,6 +46,7 @@ class Scope:
         self._log = log
         self._locks: dict[Key, ExitStack] = {}
         self._followed: dict[Key, _Followed] = {}
+        self._once = Once(log, _AGAIN_SECONDS)
         self._stood: dict[Key, tuple[bool, bool]] = {}
 
     def close(self) -> None:
@@ -68,7 +72,7 @@ class Scope:
                 else:
                     self._renew(key, one, source)
             except S3buError as error:
-                self._log.say("failed", f"it is not watched: {error.message}", source="/".join(key))
+                self._once.say("unwatched", f"not watched: {error.message}", now(), source="/".join(key))
 
     def _add(self, one: Following, source: Source) -> None:
         key = (one.job.name, source.label)
@@ -83,10 +87,13 @@ class Scope:
     def _remove(self, key: Key) -> None:
         self._log.say("unwatched", "not in the job any more, and not watched any more", source="/".join(key))
         self._recorder.remove(key)
+        del self._followed[key]
+        self._let_go(key)
+
+    def _let_go(self, key: Key) -> None:
         self._stood.pop(key, None)
         if self._backups is not None:
             self._backups.remove(key)
-        del self._followed[key]
         self._locks.pop(key).close()
 
     def _renew(self, key: Key, one: Following, source: Source) -> None:
@@ -99,7 +106,7 @@ class Scope:
         try:
             self._recorder.add(one.job.name, source, one.job.filters, reason=CHANGED_JOB)
         except S3buError:
-            self._locks.pop(key).close()
+            self._let_go(key)
             raise
         self._followed[key] = _Followed(source, one.job.filters, one)
         if self._backups is not None:

@@ -28,6 +28,8 @@ WatchdogSec=5min
 TimeoutStartSec=infinity
 TimeoutStopSec=30
 KillMode=mixed
+# So it ends when it is told to before it has begun.
+SuccessExitStatus=143
 Restart=always
 RestartSec=30
 Nice=10

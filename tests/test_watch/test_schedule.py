@@ -1,5 +1,6 @@
 """When runs begin: the promises of the schedule, held by histories drawn at random."""
 
+import random
 from dataclasses import dataclass, field
 
 import pytest
@@ -232,3 +233,25 @@ def test_a_source_that_is_gone_is_not_due() -> None:
     one.add("home", 0.0)
     one.remove("home")
     assert (one.next(), one.all_due(1e9)) == (NEVER, [])
+
+
+def test_a_day_of_office_work_makes_no_more_snapshots_than_intervals() -> None:
+    one = schedule(interval=300.0, settle=10.0)
+    one.add("home", 0.0)
+    done(one, "home", 0.0, nbytes=2 * 10**6)
+    ran, states = [], []
+    chance = random.Random(1)
+    now = 3600.0
+    while now < 3600.0 + 8 * 3600:
+        pause = chance.choice([0.3, 2.0, 5.0, 40.0, 700.0])
+        one.changed("home", now)
+        if pause > 310:
+            states.append((now, now + pause))  # quiet for settle and interval
+        while one.next() <= now + pause:
+            ran.append(one.next())
+            done(one, "home", ran[-1], nbytes=2 * 10**6)
+        now += pause
+    assert len(ran) <= 97
+    assert sum(2 * 10**6 for _ in ran) <= 10**9
+    for begin, end in states:
+        assert any(begin <= when <= end for when in ran), "a state that lasted was not backed up"

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from tests.rounds import rounds
 from tests.running import (
     Argument,
     Scene,
@@ -58,6 +60,10 @@ def restored(scene: Scene, what: str = "home/src") -> Any:
     shutil.rmtree(scene.target, ignore_errors=True)
     succeed("restore", scene.repository, what, scene.target)
     return tree(scene.target)
+
+
+def restored_if_any(scene: Scene) -> Any:
+    return restored(scene) if (scene.repository / "manifests").exists() else None
 
 
 def backed_up_again(scene: Scene) -> Any:
@@ -120,6 +126,26 @@ def test_a_backup_from_elsewhere_goes_by_what_is_only_recorded(scene: Scene) -> 
         assert children(watcher.pid) == []
 
 
+def test_a_large_file_that_keeps_changing_is_taken_in_its_time(scene: Scene) -> None:
+    large = scene.source / "large"
+    with large.open("wb") as file:
+        file.truncate(257 * 1024**2)
+    with started("watch", scene.repository, scene.job, *QUICK, "-c", "--large-interval", "20s", "--json") as watcher:
+        while not scene.manifests():
+            time.sleep(0.1)
+        os.utime(large, (1, 1))
+        write_file(scene.source / "c", "content of c")
+        while len(scene.manifests()) < 2:
+            time.sleep(0.1)
+        assert restored(scene)[b"large"] != tree(scene.source)[b"large"]
+        assert restored(scene)[b"c"] == tree(scene.source)[b"c"]
+        while restored(scene) != tree(scene.source):
+            time.sleep(1)
+        watcher.send(signal.SIGTERM)
+        assert watcher.end().code == 0
+    assert len(scene.manifests()) == 3, "the first one, one without it, and one with it"
+
+
 def test_several_jobs_are_watched_by_one_process(scene: Scene) -> None:
     mail = write_file(scene.root / "mail" / "letter", "dear").parent
     other = write_job(scene.root / "mail.yml", {"inbox": mail})
@@ -173,6 +199,18 @@ def test_ctrl_c_in_a_terminal_does_not_reach_the_runs(scene: Scene) -> None:
     assert not Path(f"/proc/{child}").exists()
 
 
+def test_a_second_signal_does_not_wait_for_the_runs(scene: Scene) -> None:
+    with started("watch", scene.repository, scene.job, *QUICK) as watcher:
+        watcher.await_line("backup began")
+        child = await_run(watcher.pid)
+        os.kill(child, signal.SIGSTOP)
+        watcher.send(signal.SIGINT)
+        watcher.await_line("stopping")
+        watcher.send(signal.SIGINT)
+        assert watcher.end().code == 130
+    assert not Path(f"/proc/{child}").exists()
+
+
 def test_no_signal_is_lost_while_another_one_is_answered(scene: Scene) -> None:
     with started("watch", scene.repository, scene.job, "--record-only") as watcher:
         watcher.await_line("watching")
@@ -219,6 +257,24 @@ def test_after_a_kill_the_next_one_scans_in_full_and_says_why(scene: Scene) -> N
         line = watcher.await_line("home/src: snapshot of 3 files: 1 new")
         assert f"full scan: {NEW_SESSION}" in line
         assert restored(scene) == tree(scene.source)
+
+
+@pytest.mark.parametrize("seed", range(rounds(2)))
+def test_what_a_killed_watcher_had_seen_is_backed_up_by_the_next_one(scene: Scene, seed: int) -> None:
+    chance = Random(seed)
+    for number in range(2):
+        with started("watch", scene.repository, scene.job, *QUICK) as watcher:
+            watcher.await_line("watching")
+            time.sleep(chance.uniform(0, 3))
+            write_file(scene.source / f"{number}" / "file", f"content {number}")
+            (scene.source / "a").write_text(f"content of a, {number}")
+            time.sleep(chance.uniform(0, 3))
+            watcher.send(signal.SIGKILL)
+            watcher.end()
+    with watching(scene) as watcher:
+        while restored_if_any(scene) != tree(scene.source):
+            watcher.await_line("home/src: ")
+            time.sleep(0.5)
 
 
 # --- what goes wrong around it
