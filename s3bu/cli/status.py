@@ -1,6 +1,7 @@
 """`s3bu status`."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,8 +108,14 @@ def _standings(
     for name, label in sorted({*wanted, *loose}):
         newest = _newest(repository, manifests.get((name, label), ()), known, console)
         watched = journal.find(name, label) if journal else None
-        ndirty = len(journal.dirty(watched.id)) if journal and watched and watched.session.is_running else None
+        ndirty = _count_dirty(journal, watched) if journal and watched and watched.session.is_running else None
         yield _Standing(name, label, *newest, watched, ndirty)
+
+
+def _count_dirty(journal: "Journal", watched: "Watched") -> int:
+    """Return how many paths wait for the next run; those that only later ones are to take do not."""
+    now_us = time.time_ns() // 1000
+    return sum(one.not_before_us <= now_us for one in journal.dirty(watched.id))
 
 
 def _jobs(repository: "Repository", index: "Index | None", job: str | None, console: Console) -> dict[str, Job]:

@@ -1,6 +1,7 @@
 """`s3bu watch`."""
 
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -145,6 +146,10 @@ def _absolute(job: str) -> str:
 def _watch(
     repository: str, named: list[str], label: str | None, wanted: "Wanted", of_backup: tuple[str, ...], common: Common
 ) -> int:
+    if platform.system() != "Linux":
+        raise UsageError(
+            "only Linux tells what changes", hint="let cron, or launchd, start `s3bu backup` every so often"
+        )
     from s3bu.watch import Watcher  # noqa: PLC0415 - start-up counts
     from s3bu.watch.events import TERMINATING  # noqa: PLC0415
 
