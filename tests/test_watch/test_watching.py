@@ -1,12 +1,14 @@
 """The watcher as a program: it watches, backs up, answers signals, and outlives what goes wrong around it."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from tests.rounds import rounds
 from tests.running import (
+    IS_CI,
     Argument,
     Scene,
     Started,
@@ -60,6 +63,11 @@ def restored(scene: Scene, what: str = "home/src") -> Any:
     shutil.rmtree(scene.target, ignore_errors=True)
     succeed("restore", scene.repository, what, scene.target)
     return tree(scene.target)
+
+
+def can_mount() -> bool:
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def restored_if_any(scene: Scene) -> Any:
@@ -314,6 +322,30 @@ def test_a_journal_that_somebody_deleted_is_made_anew(scene: Scene) -> None:
         assert "full scan" not in watcher.await_line("home/src: snapshot of 3 files: 1 new")
 
 
+def test_a_journal_on_a_full_disk_ends_nothing(scene: Scene) -> None:
+    if not can_mount():
+        assert not IS_CI, "mounts are needed"
+        pytest.skip("mounts are needed")
+    journals = scene.keys / "journals"
+    journals.mkdir()
+    mount = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"', str(journals)]
+    with watching(scene, prefix=mount) as watcher:
+        watcher.await_line("home/src: snapshot")
+        filler = Path(f"/proc/{watcher.pid}/root{journals}/filler")
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        for number in range(300):
+            write_file(scene.source / f"{number:0200}", "new")
+        watcher.await_line("the journal cannot be written", "until it can be, runs look at everything")
+        watcher.await_line("home/src: snapshot of 302 files: 300 new", "full scan: ")
+        filler.unlink()
+        watcher.await_line("the journal is written again")
+        write_file(scene.source / "c", "content of c")
+        watcher.await_line("home/src: snapshot of 303 files: 1 new")
+        assert restored(scene) == tree(scene.source)
+
+
 def test_a_file_that_cannot_be_read_is_named_once(scene: Scene) -> None:
     write_file(scene.source / "closed", "closed").chmod(0)
     with watching(scene, prefix=without_override()) as watcher:
@@ -359,6 +391,23 @@ def test_old_snapshots_go_by_the_rules_of_the_job(scene: Scene) -> None:
         watcher.await_line("home/src: snapshot of 3 files: 1 new")
         watcher.await_line("home: forgot 1 old snapshot")
     assert len(scene.manifests()) == 1
+
+
+def test_that_old_snapshots_cannot_go_is_said_and_is_no_failure_of_the_backup(scene: Scene) -> None:
+    write_job(scene.job, {"src": "source"}, "s3bu:\n  retention:\n    keep_last: 1\n")
+    succeed("backup", scene.repository, scene.job)
+    write_file(scene.source / "c", "content of c")
+    (index,) = (scene.keys / "index").glob("*.db")
+    with index.with_suffix(".use").open() as used:
+        fcntl.flock(used, fcntl.LOCK_SH)  # as a backup of another job does
+        with watching(scene) as watcher:
+            watcher.await_line("home/src: snapshot of 3 files: 1 new")
+            watcher.await_line("home: old snapshots could not be forgotten: ", "in use by a backup")
+            write_file(scene.source / "d", "content of d")
+            watcher.await_line("home/src: snapshot of 4 files: 1 new")
+            watcher.send(signal.SIGTERM)
+            assert watcher.end().err.count("could not be forgotten") == 1
+    assert len(scene.manifests()) == 3
 
 
 # --- usage
