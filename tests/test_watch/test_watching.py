@@ -372,6 +372,23 @@ def test_a_local_job_that_changed_is_followed(scene: Scene) -> None:
         assert set(restored(scene)) == {b"a", b"directory", b"directory/b", b"directory/c"}
 
 
+def test_a_source_that_goes_and_comes_back_during_its_backup_is_backed_up_again(scene: Scene) -> None:
+    other = write_file(scene.root / "other" / "file", "other").parent
+    with watching(scene) as watcher:
+        watcher.await_line("backup began")
+        run_of_it = await_run(watcher.pid)
+        os.kill(run_of_it, signal.SIGSTOP)
+        write_job(scene.job, {"other": other})
+        watcher.await_line("home/src: not in the job any more")
+        write_job(scene.job, {"src": "source", "other": other})
+        watcher.await_line("home/src: watching 2 directories")
+        os.kill(run_of_it, signal.SIGCONT)
+        watcher.await_line("home/src: backup began")
+        watcher.await_line("home/src: no change since the last snapshot")  # the run that nobody waited for made it
+        write_file(scene.source / "c", "content of c")
+        watcher.await_line("home/src: snapshot of 3 files")
+
+
 def test_a_job_that_is_broken_stands_as_it_was(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files")
