@@ -83,9 +83,8 @@ class Tree:
         return self._seen.take()
 
     def counts(self, source: int) -> Counts:
-        """Return how much of a source is watched."""
-        with self._lock:
-            return self._sources.counts(source)
+        """Return how much of a source is watched; in the middle of a walk, so far."""
+        return self._sources.counts(source)
 
     def close(self) -> None:
         """End all watches, within a second."""
@@ -110,13 +109,15 @@ class Tree:
     def _work_off(self, fault: str) -> None:
         waits = not (fault or self._watches.has_idle)
         events = self._inotify.take(None if waits else _IDLE_SECONDS)
+        is_calm = True
         with self._lock:
             if fault:
                 self._sources.doubt_all(fault)
             for event in events:
+                is_calm = False
                 self._take_in(event)
             self._sources.settle()
-            if not events or self._watches.has_many_idle:
+            if is_calm or self._watches.has_many_idle:
                 self._watches.thin()
 
     def _take_in(self, event: Event) -> None:
