@@ -117,6 +117,11 @@ class Inotify:
             line, self._line, self._nbytes = self._line, [], 0
         return chain.from_iterable((piece,) if isinstance(piece, Event) else _events(piece) for piece in line)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing stands in the line."""
+        return not self._line
+
     def close(self, seconds: float) -> None:
         """End all watches; waits so long for the thread that reads."""
         if self._reader.ident is None:
