@@ -1,25 +1,23 @@
 """The kernel's queue of changes: one inotify instance, emptied at once into a line that is worked off in peace.
 
 The kernel drops events when its queue is full, so nothing slow may stand between two reads: the thread that reads
-only puts down what it read, and whoever works it off may take its time over a walk. A line that gets too long is an
-overflow as good as the kernel's own.
+puts down the bytes that it read and does no more, and whoever works them off may take its time over a walk. A line that
+gets too long is an overflow as good as the kernel's own.
 
 It is built on the reading thread of watchdog, which is no documented interface: the version is pinned, and
 `tests/test_watch/test_watchdog.py` holds what is relied on here.
 """
 
-import contextlib
 import ctypes
 import errno
 import os
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from watchdog.observers.inotify_c import InotifyConstants as In
 from watchdog.observers.inotify_c import (
-    InotifyEvent,
     InotifyFD,
     Mask,
     WatchDescriptor,
@@ -44,7 +42,10 @@ OVERFLOW = In.IN_Q_OVERFLOW
 KNOWN = CHANGED | APPEARED | VANISHED | UPROOTED | OF_DIRECTORY | UNMOUNTED | IGNORED | OVERFLOW
 _MASK = Mask(CHANGED | APPEARED | VANISHED | UPROOTED | In.IN_ONLYDIR)
 
-_MOST_WAITING = 100_000
+_READ_NBYTES = 64 * 1024
+_MOST_NBYTES = 8 * 1024**2
+_CALM_NBYTES = 16 * 1024
+_CALM_SECONDS = 0.01
 _FAULT_PAUSE_SECONDS = 0.2
 
 
@@ -60,15 +61,20 @@ class Event(NamedTuple):
     fault: str = ""
 
 
+_GAP = Event(-1, OVERFLOW, b"")
+
+
 class Inotify:
-    """One inotify instance and the line of its events. All may be called from any thread."""
+    """One inotify instance and the line of what it told. All may be called from any thread."""
 
     def __init__(self) -> None:
         try:
-            self._reader = _Reader(self._put)
+            self._reader = _Reader(self.put)
         except OSError as error:
             raise refused(error) from error
-        self._line: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._line: list[bytes | Event] = []
+        self._nbytes = 0
         self._has_some = threading.Event()
 
     def start(self) -> None:
@@ -92,11 +98,24 @@ class Inotify:
         """Let `take` return, if only with nothing."""
         self._has_some.set()
 
-    def take(self, seconds: float | None = None) -> list[Event]:
+    def put(self, piece: bytes | Event) -> None:
+        """Put down what was read, or what stands for something that could not be."""
+        with self._lock:
+            if self._nbytes > _MOST_NBYTES:
+                if self._line[-1] is _GAP:
+                    return  # it is worked off later than this happened, so it stands for this too
+                piece = _GAP
+            self._line.append(piece)
+            self._nbytes += len(piece)
+        self._has_some.set()
+
+    def take(self, seconds: float | None = None) -> Iterator[Event]:
         """Return what stands in the line, in order; wait for something to be there, or for a poke."""
         self._has_some.wait(seconds)
         self._has_some.clear()
-        return [self._line.popleft() for _ in range(len(self._line))]
+        with self._lock:
+            line, self._line, self._nbytes = self._line, [], 0
+        return chain.from_iterable((piece,) if isinstance(piece, Event) else _events(piece) for piece in line)
 
     @property
     def is_empty(self) -> bool:
@@ -111,23 +130,15 @@ class Inotify:
         self._reader.join(seconds)
         self.poke()
 
-    def _put(self, event: Event) -> None:
-        if len(self._line) >= _MOST_WAITING:
-            with contextlib.suppress(IndexError):  # it was emptied in this moment
-                if self._line[-1].mask & OVERFLOW:
-                    return  # it is worked off later than this happened, so it stands for this too
-                event = _GAP
-        self._line.append(event)
-        self._has_some.set()
 
-
-_GAP = Event(-1, OVERFLOW, b"")
+def _events(read: bytes) -> Iterator[Event]:
+    return (Event(watch, mask, name) for watch, mask, _, name in InotifyFD._parse_event_buffer(read))  # noqa: SLF001
 
 
 class _Reader(InotifyFD):
     """The thread that reads; it goes on after a fault, and says so."""
 
-    def __init__(self, put: Callable[[Event], None]) -> None:
+    def __init__(self, put: Callable[[bytes | Event], None]) -> None:
         super().__init__()
         self._put = put
         self._is_open = True
@@ -137,14 +148,18 @@ class _Reader(InotifyFD):
         """Read until it is stopped."""
         while self.should_keep_running():
             try:
-                super().run()
+                self._read()
             except Exception as error:  # noqa: BLE001 - whatever it is, events may be lost, and others will come
                 self._put(Event(-1, OVERFLOW, b"", str(error) or type(error).__name__))
                 self.stopped_event.wait(_FAULT_PAUSE_SECONDS)
 
-    def handle_event(self, event: InotifyEvent) -> None:
-        """Put an event into the line; the books that the library keeps of watches are not needed."""
-        self._put(Event(event.wd, event.mask, event.name))
+    def _read(self) -> None:
+        """Read what is there; after a little, wait a moment, in which the kernel makes one event of many like it."""
+        read = self._read_event_buffer(_READ_NBYTES)
+        if read:
+            self._put(read)
+        if len(read) < _CALM_NBYTES:
+            self.stopped_event.wait(_CALM_SECONDS)
 
     def watch(self, path: bytes) -> int:
         with self._closing:

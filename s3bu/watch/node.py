@@ -30,10 +30,13 @@ class Node:
         return self.children.get(name) if self.children else None
 
     def grow(self, name: bytes) -> "Node":
-        """Add a directory in this one."""
+        """Return the directory of a name in this one, added if it is not there."""
         if self.children is None:
             self.children = {}
-        return self.children.setdefault(name, Node(name, self))
+        node = self.children.get(name)
+        if node is None:
+            node = self.children[name] = Node(name, self)
+        return node
 
     def find(self, path: bytes) -> "Node | None":
         """Return the directory at a path below this one, or this one for an empty path."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from s3bu.filters import Filters
 from s3bu.mounts import Mount, is_local, mounts_of
 from s3bu.scan.found import Excluded
-from s3bu.selection import CACHEDIR_TAG
+from s3bu.selection import CACHEDIR_TAG, Place
 from s3bu.watch.node import Node, Top
 
 
@@ -52,6 +52,10 @@ class Source:
     is_walked: bool = False
     patience: int = 0
     waited: int = 0
+    _place: Place = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._place = self.filters.selection.top()
 
     def counts(self) -> Counts:
         """Return how much of it is watched."""
@@ -91,11 +95,15 @@ class Source:
         return not is_content and name in self.filters.skip_dir_items
 
     def is_left_out(self, path: bytes, *, is_directory: bool) -> bool:
-        """Say whether nothing at a path is ever backed up, by its name alone."""
+        """Say whether nothing at a path is ever backed up, by the job alone."""
         name = path.rpartition(b"/")[2]
         if is_directory:
-            return self.filters.directory_rule(name, is_top=b"/" not in path) is not None
-        return self.filters.file_rule(name) is not None
+            rule = self.filters.directory_rule(name, is_top=b"/" not in path)
+        else:
+            rule = self.filters.file_rule(name)
+        if rule is None and not self.filters.selection.ignore_files:  # one of these could take it back in
+            rule = self._place.excluding(path, name, is_directory=is_directory)
+        return rule is not None
 
     # --- mounts
 

@@ -103,6 +103,7 @@ class Sources:
             self._seen.cookie(os.fsdecode(event.name))
         if event.mask & inotify.IGNORED:
             self._watches.let_go(self._cookie_node)
+            self._keep_cookies()
 
     def _take_itself(self, source: Source, node: Node, path: bytes, mask: int) -> None:
         """Note what happened to a directory itself. Mostly the one above it tells as well, and better, if watched."""

@@ -24,6 +24,7 @@ _CLOSE_SECONDS = 0.4
 _BUSY_SECONDS = 1.0
 _IDLE_SECONDS = 0.01
 _FAULT_SECONDS = 0.2
+_MOST_REST_SECONDS = 5.0
 
 
 class Tree:
@@ -39,6 +40,7 @@ class Tree:
         self._watches = Watches(self._inotify)
         self._lock = threading.Lock()
         self._is_closing = False
+        self._walk_after = 0.0
         self._worker = threading.Thread(target=self._work, name="watch", daemon=True)
         try:
             self._sources = Sources(self._watches, self._seen, cookies)
@@ -83,9 +85,14 @@ class Tree:
         return self._seen.take()
 
     def counts(self, source: int) -> Counts:
-        """Return how much of a source is watched."""
+        """Return how much of a source is watched; in the middle of a walk, so far."""
+        return self._sources.counts(source)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was read is worked off, and walked."""
         with self._lock:
-            return self._sources.counts(source)
+            return self._inotify.is_empty and self._sources.is_settled
 
     def close(self) -> None:
         """End all watches, within a second."""
@@ -108,16 +115,31 @@ class Tree:
                 time.sleep(_FAULT_SECONDS)
 
     def _work_off(self, fault: str) -> None:
-        waits = not (fault or self._watches.has_idle)
-        events = self._inotify.take(None if waits else _IDLE_SECONDS)
+        events = self._inotify.take(0 if fault else self._seconds_to_wait())
+        is_calm = True
         with self._lock:
             if fault:
                 self._sources.doubt_all(fault)
             for event in events:
+                is_calm = False
                 self._take_in(event)
-            self._sources.settle()
-            if not events or self._watches.has_many_idle:
+            self._walk()
+            if is_calm or self._watches.has_many_idle:
                 self._watches.thin()
+
+    def _seconds_to_wait(self) -> float | None:
+        """Return how long to wait for events: as long as none come, where there is nothing else to do."""
+        if not self._sources.is_settled:
+            return max(0, self._walk_after - time.monotonic())
+        return _IDLE_SECONDS if self._watches.has_idle else None
+
+    def _walk(self) -> None:
+        """Do the walks that came up, but not all the time: in a storm many become one, and take half of the time."""
+        began = time.monotonic()
+        if began >= self._walk_after and not self._sources.is_settled:
+            self._sources.settle()
+            ended = time.monotonic()
+            self._walk_after = ended + min(ended - began, _MOST_REST_SECONDS)
 
     def _take_in(self, event: Event) -> None:
         """Note what an event says; after a fault those that follow count all the same, cookies too."""

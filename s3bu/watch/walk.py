@@ -28,6 +28,8 @@ class Walk:
         self._watches = watches
         self._seen = seen
         self._tops = tops
+        self._below = frozenset(tops)
+        self._last: tuple[bytes, Node] = (b"", source.top)
         self._is_full = False
         self.is_stopped = False
         self.more: list[bytes] = []
@@ -46,20 +48,24 @@ class Walk:
             return
         if self._hold(node, descriptor):
             self._seen.watch(self._source.number, path, status.st_ino, status.st_dev)
-            if not any(_is_at_or_below(path, top) for top in self._tops):
+            if not self._is_asked_for(path):
                 self.more.append(path)
 
     def linked(self, path: bytes) -> None:
         """Pass over a file."""
 
     def _node(self, path: bytes) -> Node:
-        node = self._source.top.find(path)
-        if node is not None:
-            return node
         above, _, name = path.rpartition(b"/")
-        parent = self._source.top.find(above)
-        assert parent is not None, path
-        return parent.grow(name)
+        parent = self._parent(above)
+        return parent.grow(name) if name else parent
+
+    def _parent(self, path: bytes) -> Node:
+        """Return the node of a directory that was met before; mostly it is asked for several times in a row."""
+        if self._last[0] != path:
+            node = self._source.top.find(path)
+            assert node is not None, path
+            self._last = path, node
+        return self._last[1]
 
     def _hold(self, node: Node, descriptor: int) -> bool:
         """Watch a directory, or count it as unwatched; a no that is meant for all is heard once."""
@@ -77,6 +83,8 @@ class Walk:
         source.unwatched[node] = None
         return False
 
-
-def _is_at_or_below(path: bytes, top: bytes) -> bool:
-    return not top or path == top or path.startswith(top + b"/")
+    def _is_asked_for(self, path: bytes) -> bool:
+        """Say whether a directory is one of the tops, or below one."""
+        while path and path not in self._below:
+            path = path.rpartition(b"/")[0]
+        return path in self._below

@@ -47,10 +47,14 @@ class Living:
 
     def settle(self) -> None:
         """Write down all that was seen of what happened before, and what was walked for it."""
-        for _ in range(2):  # the first cookie may stand before a walk, the second stands behind it
-            name = secrets.token_hex(8)
-            (self.journal.cookies / name).touch()
-            self.await_cookie(name)
+        name = secrets.token_hex(8)
+        (self.journal.cookies / name).touch()
+        self.await_cookie(name)
+        deadline = time.monotonic() + SECONDS
+        while not self.tree.is_settled:
+            assert time.monotonic() < deadline, "the walks do not come to an end"
+            time.sleep(0.002)
+        self.take()
 
     def await_cookie(self, name: str) -> None:
         """Write down what was seen until a cookie is among it."""

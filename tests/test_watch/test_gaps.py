@@ -51,7 +51,7 @@ def test_all_sources_are_in_doubt_after_an_overflow(idle: Living, root: Path) ->
     idle.tree.start()
     idle.dirty()
     idle.dirty(inner)
-    idle.tree._inotify._put(Event(-1, inotify.OVERFLOW, b""))
+    idle.tree._inotify.put(Event(-1, inotify.OVERFLOW, b""))
     idle.settle()
     assert [one.reason for number in (1, inner) for one in idle.journal.dirty(number)] == [OVERFLOW, OVERFLOW]
     idle.check()
@@ -60,18 +60,20 @@ def test_all_sources_are_in_doubt_after_an_overflow(idle: Living, root: Path) ->
 def test_a_line_that_gets_too_long_while_a_walk_is_under_way(
     watched: Living, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inotify, "_MOST_WAITING", 50)
+    monkeypatch.setattr(inotify, "_MOST_NBYTES", 1000)
+    line = watched.tree._inotify
     with watched.tree._lock:
-        for number in range(200):
-            (root / "a" / f"{number}").mkdir()
         deadline = time.monotonic() + SECONDS
-        while len(watched.tree._inotify._line) <= 50:
+        while len(line._line) < 2 or line._line[-1] != Event(-1, inotify.OVERFLOW, b""):
+            (root / "a" / f"{time.monotonic_ns()}").mkdir()
             assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(0.2)
-        assert len(watched.tree._inotify._line) == 51
-    while watched.tree._inotify._line:  # a cookie would find no place in it either
+        length = len(line._line)
+        (root / "a" / "one more").mkdir()
+        time.sleep(0.1)
+        assert len(line._line) == length
+    while line._line:  # a cookie would find no place in it either
         time.sleep(0.01)
+    watched.settle()
     assert OVERFLOW in watched.reasons()
     watched.check()
 
@@ -103,7 +105,7 @@ def test_a_source_is_in_doubt_once_more_when_the_walk_is_done(watched: Living) -
 
 def test_an_event_of_an_unknown_kind(watched: Living) -> None:
     number = watched.tree._sources._sources[1].top.watch
-    watched.tree._inotify._put(Event(number, 0x00010000, b"x"))
+    watched.tree._inotify.put(Event(number, 0x00010000, b"x"))
     assert watched.reasons() == ["an event of an unknown kind came (0x10000)"]
     watched.check()
 

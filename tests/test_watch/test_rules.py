@@ -115,3 +115,22 @@ def test_a_directory_that_a_pattern_leaves_out_is_not_watched(tmp_path: Path, ro
         assert set(watched.watched()) == {b"", b"a"}
         os.mkdir(root / "a" / "b" / "new")
         assert watched.dirty() == {}
+
+
+def test_what_only_the_job_leaves_out_makes_nothing_dirty(tmp_path: Path, root: Path) -> None:
+    with watching(tmp_path / "home", root, Filters(selection=Selection(exclude=(b"*.o", b"build/")))) as watched:
+        (root / "a" / "x.o").write_text("x")
+        (root / "a" / "build").mkdir()
+        (root / "a" / "build").chmod(0o700)
+        (root / "a" / "build" / "x").write_text("x")
+        assert watched.dirty() == {}
+        (root / "build").write_text("a file is not left out")
+        assert watched.dirty() == {b"build": False}
+
+
+def test_what_an_ignore_file_might_take_back_in_is_told(tmp_path: Path, root: Path) -> None:
+    filters = Filters(selection=Selection(exclude=(b"*.o",), ignore_files=(b".ignore",)))
+    (root / "a" / ".ignore").write_text("!x.o\n")
+    with watching(tmp_path / "home", root, filters) as watched:
+        (root / "a" / "x.o").write_text("x")
+        assert watched.dirty() == {b"a/x.o": False}

@@ -128,7 +128,13 @@ def test_cookies_are_answered_when_their_directory_was_made_anew(watched: Living
     shutil.rmtree(watched.journal.cookies)
     watched.tree.look_again()
     watched.journal.cookies.mkdir()
-    watched.tree.look_again()
+    deadline = time.monotonic() + SECONDS
+    while not [name for batch in watched.taken[-50:] for name in batch.cookies if name.startswith("anew")]:
+        watched.tree.look_again()
+        (watched.journal.cookies / f"anew{time.monotonic_ns()}").touch()
+        time.sleep(0.05)
+        watched.take()
+        assert time.monotonic() < deadline, "no cookie came back"
     watched.settle()
 
 
