@@ -131,6 +131,9 @@ class Watcher:
         if warning is not None:
             self._once.say("limit", warning, now())
         self._notifier.status(self._scope.status())
+        if self._backups is not None:
+            for key in self._scope.unseen():
+                self._backups.doubt(key)
 
     # --- the loop
 

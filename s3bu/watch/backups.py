@@ -79,6 +79,11 @@ class Backups:
         if key in self._named and any(put_off.get(path, 0) <= now_us for path in paths):
             self._schedule.changed(key, now())
 
+    def doubt(self, key: Key) -> None:
+        """Let a source be due as soon as the interval allows it: it may have changed without a word."""
+        if key in self._named:
+            self._schedule.want(key, now())
+
     @property
     def are_over(self) -> bool:
         """Whether each source was backed up once, where that is all that is wanted."""

@@ -59,6 +59,7 @@ class Recorder:
         self._wake = wake
         self._followed: dict[Key, _Followed] = {}
         self._keys: dict[int, Key] = {}
+        self._obstacles: dict[int, str | None] = {}
         self._kept = Batch()
         self._is_late = self._is_lost = False  # whether the last attempt to write failed; whether too much was kept
         self._journal, self._session, self._tree, self._cookies_inode = self._begun()
@@ -87,7 +88,8 @@ class Recorder:
         """Begin to watch a source, and walk it; `JournalError` when that cannot be written down."""
         key = (job, source.label)
         number = self._journal.watch_source(self._session, job, source.label, self._place.full_seconds)
-        self._kept.obstacles.pop(number, None)
+        for obstacles in (self._kept.obstacles, self._obstacles):
+            obstacles.pop(number, None)
         self._followed[key] = _Followed(number, source, filters)
         self._keys[number] = key
         self._tree.add(number, source.path, filters, self._excluded)
@@ -105,6 +107,10 @@ class Recorder:
         """Return how many directories of a source are watched, and how many are not, and why."""
         return self._tree.counts(self._followed[key].number)
 
+    def obstacle(self, key: Key) -> str | None:
+        """Return why a source can never be believed to be watched whole, if that is so."""
+        return self._obstacles.get(self._followed[key].number)
+
     # --- what is seen
 
     def collect(self) -> tuple[dict[Key, set[bytes]], bool]:
@@ -115,6 +121,7 @@ class Recorder:
             key = self._keys.get(number)
             if key is not None:
                 changed.setdefault(key, set()).add(path)
+        self._obstacles.update(batch.obstacles)
         _merge(self._kept, batch)
         if len(self._kept.changed) + len(self._kept.watches) > _KEPT_BOUND and self._is_late:
             self._kept, self._is_lost = Batch(), True

@@ -31,6 +31,7 @@ from tests.running import (
     write_file,
     write_job,
 )
+from tests.test_watch.alone import OWN_LIMITS
 from tests.test_watch.watching import await_run, children
 
 QUICK = ("--interval", "1s", "--settle", "1s")
@@ -344,6 +345,37 @@ def test_a_journal_on_a_full_disk_ends_nothing(scene: Scene) -> None:
         write_file(scene.source / "c", "content of c")
         watcher.await_line("home/src: snapshot of 303 files: 1 new")
         assert restored(scene) == tree(scene.source)
+
+
+def test_beyond_the_kernels_limit_directories_are_scanned_instead(scene: Scene) -> None:
+    for number in range(20):
+        (scene.source / f"{number}").mkdir()
+    limit = ["sh", "-c", 'echo 12 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh"]
+    with watching(scene, prefix=[*OWN_LIMITS, *limit]) as watcher:
+        line = watcher.await_line("home/src: watching ", "cannot be watched", "and are scanned each time")
+        assert "watching 22 " not in line
+        watcher.await_line("22 directories, and the kernel watches 12", "sysctl fs.inotify.max_user_watches=")
+        watcher.await_line("home/src: ", "snapshot of 2 files")
+        for number in range(20):
+            write_file(scene.source / f"{number}" / "file", f"content {number}")
+        while restored(scene) != tree(scene.source):
+            watcher.await_line("home/src: snapshot")
+
+
+def test_on_a_file_system_where_changes_come_unseen_each_run_scans_in_full(scene: Scene) -> None:
+    if not can_mount():
+        assert not IS_CI, "mounts are needed"
+        pytest.skip("mounts are needed")
+    inner = scene.source / "inner"
+    inner.mkdir()
+    lower = write_file(scene.root / "lower" / "file", "below").parent
+    options = f"lowerdir={lower}:{scene.source / 'directory'}"
+    mount = ["unshare", "-m", "sh", "-c", f'mount -t overlay -o {options} overlay "$0" && exec "$@"', str(inner)]
+    with watching(scene, prefix=mount) as watcher:
+        watcher.await_line("home/src: watching", "all is scanned each time, since")
+        watcher.await_line("home/src: snapshot", "full scan")
+        watcher.await_line("home/src: no change since the last snapshot", "full scan: ", "overlay")
+        watcher.await_line("home/src: no change since the last snapshot", "full scan: ", "overlay")
 
 
 def test_a_file_that_cannot_be_read_is_named_once(scene: Scene) -> None:
