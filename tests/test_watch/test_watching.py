@@ -432,6 +432,24 @@ def test_a_job_that_is_broken_stands_as_it_was(scene: Scene) -> None:
         watcher.await_line("home/src: snapshot of 3 files: 1 new")
 
 
+def test_a_job_of_a_repository_that_is_away_stands_as_it_was(scene: Scene) -> None:
+    succeed("job", "upload", scene.repository, "home", write_job(scene.root / "first.yml", {"src": scene.source}))
+    with watching(scene, "--record-only", job="home") as watcher:
+        watcher.await_line("home/src: watching")
+        away = scene.repository.rename(scene.root / "away")
+        for _ in range(2):
+            watcher.send(signal.SIGHUP)
+            watcher.await_line("the jobs were read again")
+        away.rename(scene.repository)
+        write_file(scene.source / "c", "content of c")
+        succeed("backup", scene.repository, "home")
+        write_file(scene.source / "d", "content of d")
+        summary = json.loads(succeed("backup", scene.repository, "home", "--json", "-q").out)
+        assert (summary["files_new"], summary["full_scan"]) == (1, None)
+        watcher.send(signal.SIGTERM)
+        assert watcher.end().err.count("the job cannot be read again, and stands as it was") == 1
+
+
 def test_old_snapshots_go_by_the_rules_of_the_job(scene: Scene) -> None:
     write_job(scene.job, {"src": "source"}, "s3bu:\n  retention:\n    keep_last: 1\n")
     succeed("backup", scene.repository, scene.job)
