@@ -8,7 +8,7 @@ lists let through can still be left out by the `Selection`.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from s3bu.selection import Rule, Selection
+from s3bu.selection import CACHEDIR_TAG, Rule, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,12 @@ class Filters:
             ("_items", frozenset(self.skip_dir_items)),
         ):
             object.__setattr__(self, name, prepared)
+
+    @property
+    def deciding_names(self) -> frozenset[bytes]:
+        """The names of what lies in a tree and decides about other paths than its own."""
+        tag = (CACHEDIR_TAG,) if self.selection.has_cachedir_tag else ()
+        return frozenset((*self.selection.ignore_files, *self.skip_dir_items, *tag))
 
     def file_rule(self, name: bytes) -> Rule | None:
         """Return the list by which a file or symbolic link of that name is left out, or `None`.

@@ -25,7 +25,6 @@ from s3bu.progress import Failure
 from s3bu.scan import Scan
 from s3bu.scan.found import entries, seen_of
 from s3bu.scan.witness import Glance
-from s3bu.selection import CACHEDIR_TAG
 from s3bu.spans import Unmodified
 
 LARGE_NBYTES = 64 * 1024**2
@@ -166,7 +165,7 @@ class Everything:
 
 def looks_of(index: Index, past: Past, met: Met, filters: Filters, scanned_ns: int) -> Looks:
     """Decide where to look; `EverywhereError` where that would be everywhere."""
-    looks = Looks(index, past, met, scanned_ns - RACY_NS, _names_of_rules(filters))
+    looks = Looks(index, past, met, scanned_ns - RACY_NS, filters.deciding_names)
     _add_dirty(looks)
     _add_failed(looks)
     _add_directories(looks)
@@ -174,12 +173,6 @@ def looks_of(index: Index, past: Past, met: Met, filters: Filters, scanned_ns: i
     if looks.count > _MOST_LOOKS:
         raise EverywhereError(f"{looks.count:,} paths are to be looked at")
     return looks
-
-
-def _names_of_rules(filters: Filters) -> frozenset[bytes]:
-    """Return the names of what decides about other files than itself."""
-    tag = (CACHEDIR_TAG,) if filters.selection.has_cachedir_tag else ()
-    return frozenset((*filters.selection.ignore_files, *filters.skip_dir_items, *tag))
 
 
 def _add_dirty(looks: Looks) -> None:

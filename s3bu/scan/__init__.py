@@ -10,9 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
 from types import MappingProxyType
-from typing import TypeAlias
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
@@ -20,6 +18,7 @@ from s3bu.manifest import DIRECTORY, SYMLINK, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
 from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, owner_of, reason, special, special_kind
+from s3bu.scan.listing import Names, list_names
 from s3bu.scan.ways import ways_to
 from s3bu.scan.witness import NOBODY, Glance, Known, Witness
 from s3bu.selection import CACHEDIR_TAG, Place, Rule, Selection, Skipped, is_cache
@@ -40,7 +39,7 @@ class _Level:
 
     descriptor: int
     prefix: bytes
-    listed: "_Names"
+    listed: Names
     place: Place
     device: int
     names: Iterator[tuple[bytes, "os.DirEntry[str] | None"]]
@@ -76,6 +75,7 @@ class Scan:
         self._has_selection = filters.selection != Selection()
         self._excluded = excluded
         self._levels: list[_Level] = []
+        self._only: frozenset[str] | None = None
 
     def __iter__(self) -> Iterator[Regular | Entry | Failure]:
         """Yield what the source holds, in order; a source that cannot be walked raises before the first."""
@@ -109,6 +109,7 @@ class Scan:
         Those on the way are met too, each once; what is not there, or left out, is not.
         """
         ways = ways_to(tops)
+        self._only = frozenset(map(os.fsdecode, self._filters.deciding_names))
         try:
             self._enter_root()
             self._choose_way(ways)
@@ -119,6 +120,7 @@ class Scan:
                 elif len(self._levels) > depth:
                     self._choose_way(ways)
         finally:
+            self._only = None
             self._leave()
 
     def _choose_way(self, ways: dict[bytes, list[bytes]]) -> None:
@@ -235,7 +237,7 @@ class Scan:
         try:
             status = os.fstat(descriptor)
             self._witness.directory(b"", descriptor, status)
-            names = _list(descriptor)
+            names = list_names(descriptor, self._only)
             self._check_root(descriptor, names)
         except OSError as error:
             os.close(descriptor)
@@ -248,7 +250,7 @@ class Scan:
         self._levels.append(_Level(descriptor, b"", names, self._selection.top(), status.st_dev, iter(names)))
         self._read_ignore_files(names)
 
-    def _check_root(self, descriptor: int, names: "_Names") -> None:
+    def _check_root(self, descriptor: int, names: Names) -> None:
         """Refuse a source of which nothing would be backed up."""
         kind = pseudo_file_system(os.fstat(descriptor).st_dev)
         if kind is not None:
@@ -266,7 +268,7 @@ class Scan:
                 else "remove that file, or take cachedir_tag out of the job",
             )
 
-    def _read_ignore_files(self, names: "_Names") -> None:
+    def _read_ignore_files(self, names: Names) -> None:
         """Let the ignore files in the directory that was just entered hold in it."""
         if self._selection.ignore_files:
             level = self._levels[-1]
@@ -360,7 +362,7 @@ class Scan:
         try:
             status = os.fstat(descriptor)  # opening it may have mounted something there, which `lstat` does not
             self._witness.directory(path, descriptor, status)
-            names = _list(descriptor)
+            names = list_names(descriptor, self._only)
             rule = self._rule_of_device(level, status) or self._rule_of_names(descriptor, names)
         except BaseException:
             os.close(descriptor)
@@ -373,7 +375,7 @@ class Scan:
         self._read_ignore_files(names)
         return directory_entry(path, status)
 
-    def _rule_of_names(self, descriptor: int, names: "_Names") -> Rule | None:
+    def _rule_of_names(self, descriptor: int, names: Names) -> Rule | None:
         """Return the rule by which a directory is left out for what lies in it."""
         item = self._filters.skipping_item(name for name, _ in names)
         if item is not None:
@@ -386,12 +388,3 @@ class Scan:
         target = os.readlink(name, dir_fd=level.descriptor)
         owner = owner_of(status.st_uid, status.st_gid)
         return Entry(level.prefix + name, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner)
-
-
-_Names: TypeAlias = "list[tuple[bytes, os.DirEntry[str]]]"
-"""What a directory holds, in order."""
-
-
-def _list(descriptor: int) -> _Names:
-    with os.scandir(descriptor) as listing:
-        return sorted(((os.fsencode(found.name), found) for found in listing), key=itemgetter(0))

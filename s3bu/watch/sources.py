@@ -250,7 +250,8 @@ class Sources:
         return True
 
     def _could_watch(self, source: Source) -> bool:
-        assert source.sight is not None
+        if source.sight is None:
+            return False
         for node in list(source.unwatched)[:_MOST_TRIED]:
             path = node.top_and_path()[1]
             try:

@@ -28,8 +28,9 @@ class Walk:
         self._watches = watches
         self._seen = seen
         self._tops = tops
-        self._below = frozenset(tops)
+        self._asked = frozenset(tops)
         self._last: tuple[bytes, Node] = (b"", source.top)
+        self._is_whole = b"" in tops
         self._is_full = False
         self.is_stopped = False
         self.more: list[bytes] = []
@@ -48,7 +49,7 @@ class Walk:
             return
         if self._hold(node, descriptor):
             self._seen.watch(self._source.number, path, status.st_ino, status.st_dev)
-            if not self._is_asked_for(path):
+            if not self._is_whole and not self._is_asked_for(path):
                 self.more.append(path)
 
     def linked(self, path: bytes) -> None:
@@ -85,6 +86,6 @@ class Walk:
 
     def _is_asked_for(self, path: bytes) -> bool:
         """Say whether a directory is one of the tops, or below one."""
-        while path and path not in self._below:
+        while path and path not in self._asked:
             path = path.rpartition(b"/")[0]
-        return path in self._below
+        return path in self._asked

@@ -1,11 +1,15 @@
 """Whatever happens to a watched tree, a run by the journal says what a full scan says, or is one and says why.
 
 Each round does some of it, now and then while a run is under way, and holds a run by the journal to one that looks
-everywhere. `python -m tests.test_watch.test_chaos SEED ROUNDS DIRECTORY [mounts | rights | limit]` plays rounds as a
-program of its own, so that they can have mounts, rights and limits of their own.
+everywhere. Rounds can be played by a program of its own too, that has mounts, rights and limits of its own:
+
+    python -m tests.test_watch.test_chaos SEED ROUNDS DIRECTORY [mounts | rights | limit]
+
+`600s` in the place of the number of rounds plays for so many seconds.
 """
 
 import contextlib
+import math
 import random
 import shutil
 import subprocess
@@ -62,10 +66,11 @@ class Rounds:
         self._watcher = Watcher(directory / JOURNAL, self.world.storage.identity, self.world.source)
         self.tally = Tally()
 
-    def play(self, nrounds: int) -> Tally:
-        """Play rounds; what is not as it should be raises, with what was done last."""
+    def play(self, nrounds: int, seconds: float = math.inf) -> Tally:
+        """Play rounds, for so long at most; what is not as it should be raises, with what was done last."""
+        deadline = time.monotonic() + seconds
         try:
-            for _ in range(nrounds):
+            while self.tally.nrounds < nrounds and time.monotonic() < deadline:
                 self._chaos.done.clear()
                 self._round()
         except BaseException as error:
@@ -143,12 +148,12 @@ class Rounds:
             self.tally.reasons[outcome.why_full] += 1
 
 
-def _play(directory: Path, seed: int, nrounds: int, more: Collection[str] = ()) -> Tally:
+def _play(directory: Path, seed: int, nrounds: int, more: Collection[str] = (), seconds: float = math.inf) -> Tally:
     with pytest.MonkeyPatch.context() as monkeypatch:
         quicken_scrypt(monkeypatch)
         hasten_ticks(monkeypatch)
         monkeypatch.setattr(doubts, "_COOKIE_SECONDS", 2)
-        return Rounds(directory, seed, more).play(nrounds)
+        return Rounds(directory, seed, more).play(nrounds, seconds)
 
 
 def test_chaos(tmp_path: Path) -> None:
@@ -180,9 +185,12 @@ def test_chaos_with_what_may_not_be_read(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     if "limit" in sys.argv[4:]:
-        Path("/proc/sys/user/max_inotify_watches").write_text("12")
+        Path("/proc/sys/user/max_inotify_watches").write_text("9")
     place = Path(sys.argv[3])
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    tally = _play(place, int(sys.argv[1]), int(sys.argv[2]), sys.argv[4:])
+    is_timed = sys.argv[2].endswith("s")
+    length = int(sys.argv[2].rstrip("s"))
+    bounds = (10**9, float(length)) if is_timed else (length, math.inf)
+    tally = _play(place, int(sys.argv[1]), bounds[0], sys.argv[4:], bounds[1])
     sys.stdout.write(f"{tally}\n")

@@ -221,6 +221,21 @@ def test_it_closes_with_what_it_holds_open_whether_it_was_started_or_not(tmp_pat
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_it_closes_in_the_middle_of_a_walk(watched: Living, root: Path) -> None:
+    for number in range(3000):
+        (root / f"{number}").mkdir()
+    watched.settle()
+    watched.tree._sources.doubt_all("a doubt")
+    watched.tree._inotify.poke()
+    deadline = time.monotonic() + SECONDS
+    while watched.tree.counts(1).nwatched in (0, 3003):
+        assert time.monotonic() < deadline
+    watched.tree.close()
+    assert not watched.tree._worker.is_alive()
+    assert not watched.tree._inotify.is_reading
+    assert watched.tree.counts(1).nwatched < 3003
+
+
 def test_without_a_directory_for_cookies_there_is_no_tree(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(S3buError, match="cannot be opened"):
