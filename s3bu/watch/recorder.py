@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from s3bu.filters import Filters
 from s3bu.job import Source
-from s3bu.journal import Dirty, Journal, JournalError, Watched, open_for_watching
+from s3bu.journal import NEVER_ALONE_US, Dirty, Journal, JournalError, Watched, open_for_watching
 from s3bu.journal.batch import Batch
 from s3bu.scan.found import Excluded
 from s3bu.watch.source import Counts
@@ -175,7 +175,7 @@ class Recorder:
         """Return the paths that are not to be taken before a time, in microseconds since 1970."""
         dirty: Iterable[Dirty] = self._journal.dirty(self._followed[key].number)
         now_us = time.time_ns() // 1000
-        return {one.path: one.not_before_us for one in dirty if one.not_before_us > now_us}
+        return {one.path: one.not_before_us for one in dirty if now_us < one.not_before_us < NEVER_ALONE_US}
 
     def plan_run(self, key: Key, next_run_us: int | None) -> None:
         """Write down when a source is to be backed up, in microseconds since 1970."""
