@@ -34,11 +34,9 @@ BEAT_SECONDS = 10
 """How often a watcher says that it lives."""
 _COOKIE_POLL_SECONDS = 0.01
 _MOST_DIRTY = 200_000
-_TOO_MANY = f"more than {_MOST_DIRTY:,} paths changed since the last run"
-
-
 NEVER_ALONE_US = 2**62
-"""Before when a path is no reason for a run, if it never is one alone."""
+"""Before when a path is no reason for a run, if what was left of it never is one; a change of it is, at any time."""
+_TOO_MANY = f"more than {_MOST_DIRTY:,} paths changed since the last run"
 
 
 class JournalError(S3buError):

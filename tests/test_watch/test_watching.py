@@ -121,6 +121,16 @@ def test_no_run_begins_as_long_as_nothing_changes(scene: Scene) -> None:
     assert result.err.count("backup began") == 1
 
 
+def test_a_directory_in_which_a_file_came_and_went_is_backed_up_when_it_goes(scene: Scene) -> None:
+    with watching(scene) as watcher:
+        watcher.await_line("home/src: snapshot of 2 files")
+        (scene.source / "directory" / ".lock").touch()
+        (scene.source / "directory" / ".lock").unlink()
+        watcher.await_line("home/src: no change since the last snapshot")
+        (scene.source / "directory").rename(scene.root / "elsewhere")
+        watcher.await_line("home/src: snapshot of 1 file: 0 new, 0 changed, 1 removed")
+
+
 def test_a_backup_from_elsewhere_goes_by_what_is_only_recorded(scene: Scene) -> None:
     with watching(scene, "--record-only") as watcher:
         watcher.await_line("watching 2 directories")
