@@ -60,6 +60,7 @@ class Chaos:
             self.exchange,
             self.replace_by_link,
             self.replace_by_file,
+            self.link_within,
             self.link_from_outside,
             self.write_from_outside,
             self.write_map,
@@ -201,6 +202,9 @@ class Chaos:
 
     def make_fifo(self) -> None:
         os.mkfifo(self._new())
+
+    def link_within(self) -> None:
+        os.link(self._file(), self._new())
 
     def link_from_outside(self) -> None:
         """Link a file from outside, and touch it: the link itself tells nobody who watches the source.
