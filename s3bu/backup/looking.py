@@ -2,7 +2,8 @@
 
 By the journal: what is dirty. By itself, whatever the journal says: each directory is asked by `lstat` whether it is as
 it was when it was last listed, which finds whatever came, went or was renamed, and so is each file that can change
-without a word: one with further links, a large one (it may be mapped into memory), one that changed in the last days.
+without a word: one with further links, one that is mapped into memory, a large one (whoever maps it may not be known),
+one that changed in the last days.
 And what the last run could not settle: what failed, and files that it may have read too early.
 
 Everything else is as the newest snapshot has it.
@@ -21,6 +22,7 @@ from s3bu.journal import Dirty, Journal
 from s3bu.journal.keys import signed
 from s3bu.journal.met import Directory, Met
 from s3bu.manifest import DIRECTORY, FAILED_PATH_BOUND, FILE, Entry, Seen, sort_key
+from s3bu.mapped import mapped_below
 from s3bu.progress import Failure
 from s3bu.scan import Scan
 from s3bu.scan.found import entries, seen_of
@@ -232,7 +234,7 @@ def _add_files(looks: Looks, scanned_ns: int) -> None:
     for entry in looks.index.doubtful(past.source, large_nbytes=LARGE_NBYTES, recent=recent):
         if not entry.hash or not _is_as_seen(root, entry):
             _add_changed(looks, entry.path)
-    for path in past.linked:
+    for path in (*past.linked, *mapped_below(root)):
         entry_of = looks.index.current(past.source, sort_key(path))
         if entry_of is None or not _is_as_seen(root, entry_of):
             _add_changed(looks, path)
@@ -295,7 +297,9 @@ def _previous(index: Index, source: int, glance: Glance) -> Iterator[Entry]:
 
 def _forget(looks: Looks, glance: Glance) -> None:
     if glance.is_tree and glance.path in looks.past.directories:
-        looks.met.forget(glance.path, is_tree=True)
+        # One that is left out as it was is passed by, and asked the next time too.
+        if looks.leads_on(glance.path) or not (looks.is_known(glance.path) and looks.was_left_out(glance.path)):
+            looks.met.forget(glance.path, is_tree=True)
     elif glance.path in looks.past.linked:
         looks.met.forget(glance.path, is_tree=False)
 

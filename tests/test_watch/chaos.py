@@ -32,6 +32,7 @@ class Chaos:
         self.done: list[str] = []
         self._mounted: list[Path] = []
         self._closed: list[Path] = []
+        self._maps: list[mmap.mmap] = []
         outside.mkdir(exist_ok=True)
         self._silent: list[Callable[[], object]] = [self.rewrite_with_its_time, self.rewrite_with_its_time, self.chmod]
         quiet: list[Callable[[], object]] = [
@@ -59,9 +60,14 @@ class Chaos:
             self.exchange,
             self.replace_by_link,
             self.replace_by_file,
+            self.link_within,
             self.link_from_outside,
             self.write_from_outside,
             self.write_map,
+            self.hold_map,
+            self.write_held_map,
+            self.write_held_map,
+            self.release_map,
             self.read_all,
             self.make_fifo,
             self.leave_out,
@@ -175,6 +181,21 @@ class Chaos:
         with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
             memory[self.chance.randrange(len(memory))] ^= 1
 
+    def hold_map(self) -> None:
+        """Map a file, and keep it so: what is written into it makes no event."""
+        path = self._one_of([path for path in self._paths(stat.S_ISREG) if path.stat().st_size])
+        with open(path, "r+b") as file:
+            self._maps.append(mmap.mmap(file.fileno(), 0))
+
+    def write_held_map(self) -> None:
+        if self._maps:
+            memory = self.chance.choice(self._maps)
+            memory[self.chance.randrange(len(memory))] ^= 1
+
+    def release_map(self) -> None:
+        if self._maps:
+            self._maps.pop(self.chance.randrange(len(self._maps))).close()
+
     def read_all(self) -> None:
         for path in self._paths(stat.S_ISREG):
             path.read_bytes()
@@ -182,8 +203,17 @@ class Chaos:
     def make_fifo(self) -> None:
         os.mkfifo(self._new())
 
+    def link_within(self) -> None:
+        os.link(self._file(), self._new())
+
     def link_from_outside(self) -> None:
-        os.link(self._file(), self.outside / f"link{self.chance.randrange(3)}")
+        """Link a file from outside, and touch it: the link itself tells nobody who watches the source.
+
+        So it is known when a run looks at the file for another reason, or with the next full scan.
+        """
+        path = self._file()
+        os.link(path, self.outside / f"link{self.chance.randrange(3)}")
+        path.chmod(stat.S_IMODE(path.stat().st_mode))
 
     def write_from_outside(self) -> None:
         path = self.outside / f"link{self.chance.randrange(3)}"

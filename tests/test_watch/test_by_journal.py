@@ -281,6 +281,24 @@ def test_what_lies_in_a_directory_lets_others_come_and_go(
             assert compare(world, job).outcome.published is None
 
 
+def test_a_directory_that_is_left_out_is_asked_by_each_run(world: World) -> None:
+    filters = Filters(skip_dir_items=(b".nobackup",))
+    fill(world)
+    world.write("deep/er/.nobackup")
+    job = world.job(filters)
+    let_tick()
+    with recording(world, filters) as recorder:
+        run_by_journal(world, job)
+        world.write("deep/new", mtime=LONG_AGO)
+        recorder.see("deep/new")
+        let_tick()
+        assert compare(world, job).why_full is None
+        (world.source / "deep/er/.nobackup").unlink()
+        let_tick()
+        compared = compare(world, job)
+    assert (compared.why_full, compared.outcome.counts["new"]) == (None, 2)
+
+
 def test_an_ignore_file_that_changed_in_place_is_found_while_it_is_young(world: World) -> None:
     filters = Filters(selection=Selection(ignore_files=(b".ignore",)))
     fill(world)
