@@ -316,6 +316,32 @@ def test_an_ignore_file_that_changed_in_place_is_found_while_it_is_young(world: 
     assert (compared.outcome.counts["new"], compared.outcome.counts["removed"]) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("selection", "name", "before", "after"),
+    [
+        (Selection(max_file_size=10), "deep/big", b"x" * 20, b"small"),
+        (Selection(exclude=(b".ignore",), ignore_files=(b".ignore",)), "deep/.ignore", b"c\n", b"er\n"),
+    ],
+)
+def test_what_is_left_out_may_matter_by_another_name_of_it(
+    world: World, selection: Selection, name: str, before: bytes, after: bytes
+) -> None:
+    fill(world)
+    world.write(name, before, mtime=LONG_AGO)
+    os.link(world.source / name, world.root / "outside")
+    filters = Filters(selection=selection)
+    job = world.job(filters)
+    let_tick()
+    with recording(world, filters):
+        run_by_journal(world, job)
+        let_tick()
+        assert compare(world, job).why_full is None
+        rewrite(world.root / "outside", after)
+        let_tick()
+        compared = compare(world, job)
+    assert (compared.why_full, compared.outcome.published is None) == (None, False)
+
+
 # --- large files that change all the time
 
 
