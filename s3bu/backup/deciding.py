@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from s3bu.backup.large import without_large
-from s3bu.backup.looking import has_unseen_names, look
+from s3bu.backup.looking import doubt_of_look, look
 from s3bu.backup.view import View, view_of
 from s3bu.compare import CHANGED, NEW, REMOVED, Difference, Trust, compare
 from s3bu.draft import RACY_NS, Draft
@@ -189,8 +189,9 @@ def decide(ground: Ground, source: Source) -> Decision:
     scanned_ns = time.time_ns()
     view = view_of(ground, source, number, parent, scanned_ns)
     scan, draft = _drafted(ground, source, number, parent, view, absent)
-    if view.looks is not None and view.why_full is None and has_unseen_names(view.looks):
-        view.look_everywhere("files got further names, by which they may have changed unseen")
+    why = doubt_of_look(view.looks) if view.looks is not None and view.why_full is None else None
+    if why is not None:
+        view.look_everywhere(why)
         scan, draft = _drafted(ground, source, number, parent, view, absent)
     for line in scan.left.odd:
         ground.progress.warning(line)

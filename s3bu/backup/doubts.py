@@ -10,15 +10,16 @@ import time
 from collections.abc import Container
 from dataclasses import dataclass
 
-from s3bu import __version__
 from s3bu.filters import Filters
-from s3bu.journal import Journal, Left, Watched
+from s3bu.journal import Journal, Left, Watched, rules_of
 from s3bu.journal.keys import signed
 from s3bu.mounts import is_local, mounts_of
 from s3bu.scan.found import Excluded
 
 _BEAT_BOUND_SECONDS = 60
 _COOKIE_SECONDS = 10
+_OF_OWNERS = ("/etc/passwd", "/etc/group")
+"""Where the names of owners stand, which snapshots have."""
 NEVER = "no journal of changes is kept"
 
 
@@ -47,7 +48,7 @@ def ways_of(path: bytes, filters: Filters, excluded: Excluded) -> Ways:
     except OSError:
         inode, device = 0, 0
     mounts = mounts_of(root)
-    rules = _digest(repr((__version__, filters, sorted(excluded.items()))))
+    rules = _digest(repr((rules_of(filters), sorted(excluded.items()), [_stamp(path) for path in _OF_OWNERS])))
     if mounts is None:
         return Ways(root, inode, device, rules, None)
     foreign = tuple(
@@ -62,8 +63,16 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def watcher_doubt(watched: Watched | None) -> str | None:
-    """Return why nobody records what changes in a source, if that is so."""
+def _stamp(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_ino
+
+
+def watcher_doubt(watched: Watched | None, filters: Filters) -> str | None:
+    """Return why nobody records what changes in a source, by these rules, if that is so."""
     if watched is None:
         return NEVER
     session = watched.session
@@ -71,6 +80,8 @@ def watcher_doubt(watched: Watched | None) -> str | None:
         return "the watcher ended since"
     if session.beat_age > _BEAT_BOUND_SECONDS:
         return f"the watcher gave no sign of life for {session.beat_age:,.0f} seconds"
+    if watched.rules != rules_of(filters):
+        return "the watcher goes by another version of the job, or of the program"
     return watched.obstacle
 
 
@@ -90,7 +101,7 @@ def left_doubt(watched: Watched, ways: Ways, token: str | None, base: str | None
     if left is None or left.full_session != watched.session.id:
         return "the watcher started after the last full scan"
     if left.rules != ways.rules:
-        return "the job, or the program, changed"
+        return "the job, the program or the users of this machine changed"
     if (left.root, left.inode, left.device) != (ways.root, ways.inode, ways.device):
         return "another directory is where the source was"
     if ways.mounts is None:

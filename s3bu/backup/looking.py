@@ -77,6 +77,8 @@ class Looks:
     racy_ns: int
     names_of_rules: frozenset[bytes]
     nunwatched: int = 0
+    is_elsewhere: bool = False
+    """Whether the walk came into another directory than the one of which it was decided where to look in it."""
     within: bytes | None = None
     """The directory of which all is being looked at just now."""
     _wanted: dict[bytes, set[bytes] | None] = field(default_factory=dict)
@@ -141,6 +143,9 @@ class Looks:
     def directory(self, path: bytes, _descriptor: int, status: os.stat_result, /) -> None:
         """Keep how a directory was before it was listed, unless only some names in it are looked at."""
         is_within = self.within is not None and path.startswith(self.within + b"/")
+        if not is_within and self.is_known(path):
+            known = self.past.directories[path]
+            self.is_elsewhere |= (signed(status.st_ino), signed(status.st_dev)) != (known.inode, known.device)
         if is_within or not self.is_known(path) or self._is_all(path):
             self.met.directory(path, status, racy_ns=self.racy_ns)
 
@@ -248,6 +253,13 @@ def _status(root: bytes, path: bytes) -> os.stat_result | None:
         return os.lstat(os.path.join(root, path) if path else root)
     except OSError:
         return None  # whatever it is, the walk finds out
+
+
+def doubt_of_look(looks: Looks) -> str | None:
+    """Return why all must be looked at after all, by what was met, if so."""
+    if looks.is_elsewhere:
+        return "another directory took the place of one while it was looked at"
+    return "files got further names, by which they may have changed unseen" if has_unseen_names(looks) else None
 
 
 def has_unseen_names(looks: Looks) -> bool:

@@ -17,7 +17,7 @@ from s3bu.backup.doubts import (
 from s3bu.backup.looking import Everything, EverywhereError, Looks, looks_of, past_of
 from s3bu.draft import RACY_NS, Draft
 from s3bu.index import Index, IndexedSnapshot
-from s3bu.journal import Dirty, Journal, JournalError, Left, Watched
+from s3bu.journal import NEVER_ALONE_US, Dirty, Journal, JournalError, Left, Watched
 from s3bu.journal.met import Met
 from s3bu.parent import Parent
 from s3bu.repository.layout import ManifestKey
@@ -26,9 +26,6 @@ from s3bu.scan.witness import NOBODY, Witness
 if TYPE_CHECKING:
     from s3bu.backup.deciding import Ground
     from s3bu.job import Source
-
-_NEVER_ALONE_US = 2**62
-"""Before when a path is no reason for a run, if it never is one."""
 
 
 @dataclass(slots=True)
@@ -76,9 +73,7 @@ class View:
             return
         if published is None:
             # Times that are no change alone, and stand in no snapshot yet: the next one is to have them.
-            self.deferred += (
-                Dirty(one.path, False, self.began_ns // 1_000, _NEVER_ALONE_US) for one in draft.changed()
-            )
+            self.deferred += (Dirty(one.path, False, self.began_ns // 1_000, NEVER_ALONE_US) for one in draft.changed())
         index.keep_token(number, left.token)
         with contextlib.suppress(JournalError):  # then it does not match the index, and the next run looks everywhere
             self.journal.finish(self.watched.id, self.epoch, left, self.met, self.deferred)
@@ -115,7 +110,7 @@ def _decide(view: View, ground: "Ground", source: "Source", number: int, parent:
     if journal is None or watched is None:
         view.why_full = demand or NEVER
         return
-    view.why_full = demand or watcher_doubt(watched) or answer_doubt(journal, watched)
+    view.why_full = demand or watcher_doubt(watched, ground.job.filters) or answer_doubt(journal, watched)
     dirty = _freeze(view, journal, watched, is_acting=ground.is_writing)
     if view.why_full is None:
         view.why_full = _left_doubt(view, ground.index, number, parent)

@@ -214,8 +214,12 @@ def _options(common: Common) -> tuple[str, ...]:
         "--region": common.region,
         "--secrets-file": common.secrets_file and common.secrets_file.absolute(),
         "--identities-file": common.identities_file and common.identities_file.absolute(),
-        "--max-work-factor": common.max_work_factor,
+        "--max-work-factor": None
+        if common.max_work_factor == NOTHING_COMMON.max_work_factor
+        else common.max_work_factor,
     }
+    if common.max_work_factor == NOTHING_COMMON.max_work_factor:
+        del given["--max-work-factor"]
     return tuple(word for name, value in given.items() if value is not None for word in (name, str(value)))
 
 

@@ -9,6 +9,7 @@ A journal tells where to look, never what is there. Nothing here says whether it
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 import sqlite3
@@ -19,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from s3bu import __version__
 from s3bu.errors import S3buError
+from s3bu.filters import Filters
 from s3bu.journal.batch import Batch
 from s3bu.journal.file import cookie_directory, existing, journal_path, made
 from s3bu.journal.keys import TREE, path_of, signed, tree_of
@@ -31,6 +34,8 @@ BEAT_SECONDS = 10
 """How often a watcher says that it lives."""
 _COOKIE_POLL_SECONDS = 0.01
 _MOST_DIRTY = 200_000
+NEVER_ALONE_US = 2**62
+"""Before when a path is no reason for a run, if what was left of it never is one; a change of it is, at any time."""
 _TOO_MANY = f"more than {_MOST_DIRTY:,} paths changed since the last run"
 
 
@@ -71,12 +76,16 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A source that a watcher of this machine watches, or watched; `obstacle` is why it can never be believed."""
+    """A source that a watcher of this machine watches, or watched.
+
+    `rules` are those it goes by; `obstacle` is why it can never be believed.
+    """
 
     id: int
     job: str
     label: str
     session: Session
+    rules: str
     obstacle: str | None
     full_seconds: int
     next_run_us: int | None
@@ -160,23 +169,25 @@ class Journal:
         """Say that the watcher takes no more events."""
         self._rows("UPDATE session SET is_ended = 1 WHERE id = ?", session)
 
-    def watch_source(self, session: int, job: str, label: str, full_seconds: int) -> int:
+    def watch_source(self, session: int, job: str, label: str, full_seconds: int, rules: str) -> int:
         """Begin to watch a source, and return its number; what earlier watchers wrote of it is forgotten.
 
-        `full_seconds` is how old a full scan may be that runs still go by.
+        `full_seconds` is how old a full scan may be that runs still go by; `rules` are those of `rules_of` by which
+        the watcher passes over what is left out.
         """
         with self._transaction() as connection:
             row = connection.execute("SELECT id FROM source WHERE job = ? AND label = ?", (job, label)).fetchone()
             if row is None:
-                statement = "INSERT INTO source (job, label, session, full_seconds) VALUES (?, ?, ?, ?)"
-                number = connection.execute(statement, (job, label, session, full_seconds)).lastrowid
+                statement = "INSERT INTO source (job, label, session, full_seconds, watch_rules) VALUES (?, ?, ?, ?, ?)"
+                number = connection.execute(statement, (job, label, session, full_seconds, rules)).lastrowid
                 assert number is not None
                 return number
             for table in ("dirty", "watched"):
                 connection.execute(f"DELETE FROM {table} WHERE source = ?", row)
             connection.execute(
-                "UPDATE source SET session = ?, full_seconds = ?, obstacle = NULL, next_run_us = NULL WHERE id = ?",
-                (session, full_seconds, row[0]),
+                "UPDATE source SET session = ?, full_seconds = ?, watch_rules = ?, obstacle = NULL, "
+                "next_run_us = NULL WHERE id = ?",
+                (session, full_seconds, rules, row[0]),
             )
             return int(row[0])
 
@@ -224,8 +235,8 @@ class Journal:
     def find(self, job: str, label: str) -> Watched | None:
         """Return what is known of the watching of a source, if it ever was watched."""
         row = self._row(
-            "SELECT id, job, label, session, obstacle, full_seconds, next_run_us, token, base, rules, root, inode, "
-            "device, mounts, full_session, full_us, full_why FROM source WHERE job = ? AND label = ?",
+            "SELECT id, job, label, session, watch_rules, obstacle, full_seconds, next_run_us, token, base, rules, "
+            "root, inode, device, mounts, full_session, full_us, full_why FROM source WHERE job = ? AND label = ?",
             job,
             label,
         )
@@ -234,9 +245,9 @@ class Journal:
         session = self._row("SELECT * FROM session WHERE id = ?", row[3])
         if session is None:
             return None
-        left = None if row[7] is None else Left(*row[7:])
-        number, job, label, _, obstacle, full_seconds, next_run_us, *_ = row
-        return Watched(number, job, label, Session(*session), obstacle, full_seconds, next_run_us, left)
+        left = None if row[8] is None else Left(*row[8:])
+        number, job, label, _, rules, obstacle, full_seconds, next_run_us, *_ = row
+        return Watched(number, job, label, Session(*session), rules, obstacle, full_seconds, next_run_us, left)
 
     def await_answer(self, session: int, seconds: float) -> bool:
         """Lay a cookie, and wait until the watcher has taken it out of its queue, with all that came before it."""
@@ -322,6 +333,11 @@ class Journal:
                     source,
                 ),
             )
+
+
+def rules_of(filters: Filters) -> str:
+    """Return by what the rules of a job are known again, as this version of the program takes them."""
+    return hashlib.sha256(repr((__version__, filters)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def open_for_watching(home: Path, identity: str) -> Journal:

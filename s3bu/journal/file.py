@@ -15,14 +15,16 @@ from s3bu.lock import turn
 from s3bu.mounts import file_system, is_local
 
 SCHEMA = 1
-_BUSY_SECONDS = 60
+_BUSY_SECONDS = 5
 _STATEMENTS = (
     # A watcher: which process of which boot it is, and when it last said that it lives (CLOCK_BOOTTIME).
     "CREATE TABLE session (id INTEGER PRIMARY KEY, boot TEXT NOT NULL, pid INTEGER NOT NULL, ticks INTEGER NOT NULL, "
     "began_us INTEGER NOT NULL, beat_ns INTEGER NOT NULL, is_ended INTEGER NOT NULL DEFAULT 0)",
-    # A watched source. What stands from `token` on is what the last run left that looked at it whole, or as if whole.
+    # A watched source, and by what rules it is watched. What stands from `token` on is what the last run left that
+    # looked at it whole, or as if whole.
     "CREATE TABLE source (id INTEGER PRIMARY KEY, job TEXT NOT NULL, label TEXT NOT NULL, session INTEGER NOT NULL, "
-    "epoch INTEGER NOT NULL DEFAULT 1, obstacle TEXT, full_seconds INTEGER NOT NULL, next_run_us INTEGER, "
+    "epoch INTEGER NOT NULL DEFAULT 1, watch_rules TEXT NOT NULL, obstacle TEXT, full_seconds INTEGER NOT NULL, "
+    "next_run_us INTEGER, "
     "token TEXT, base TEXT, rules TEXT, root BLOB, inode INTEGER, device INTEGER, mounts TEXT, "
     "full_session INTEGER, full_us INTEGER, full_why TEXT, UNIQUE (job, label))",
     # A path that changed; `is_tree`: with all below it; not to be taken before a time; why, where that is not obvious.

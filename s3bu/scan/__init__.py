@@ -285,12 +285,12 @@ class Scan:
             rule = self._filters.file_rule(name)
             if rule is None and self._has_selection:
                 rule = self._selecting_rule(level, name, status)
+            if kind == stat.S_IFREG and status.st_nlink > 1 and self._matters(name, rule):
+                self._witness.linked(path)
             if rule is not None:
                 self._tell(Skipped(path, False, rule))
                 return None
             if kind == stat.S_IFREG:
-                if status.st_nlink > 1:
-                    self._witness.linked(path)
                 return Regular(path, status)
             if kind == stat.S_IFLNK:
                 return self._read_link(level, name, status)
@@ -300,6 +300,10 @@ class Scan:
             return self._failure(level, name, found, reason(error))
         self.left.special[special_kind(kind)] += 1
         return special(path, status)
+
+    def _matters(self, name: bytes, rule: Rule | None) -> bool:
+        """Say whether what becomes of a file by another name of it makes a difference, though a rule leaves it out."""
+        return rule is None or rule.key == "max_file_size" or name in self._selection.ignore_files
 
     def _failure(self, level: _Level, name: bytes, found: "os.DirEntry[str]", error: str) -> Failure | None:
         """Return the failure of what could not be looked at, unless it is left out anyway.

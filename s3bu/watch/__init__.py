@@ -125,12 +125,17 @@ class Watcher:
 
     def _tell_standing(self) -> None:
         """Say how much is watched, and what is not, when that is another thing than before."""
-        for source, message in self._scope.standing():
+        with self._events.interruptible():  # a walk that is under way holds this up
+            standing, warning, status = list(self._scope.standing()), self._scope.warning(), self._scope.status()
+            unseen = list(self._scope.unseen())
+        for source, message in standing:
             self._log.say("watching", message, source=source)
-        warning = self._scope.warning()
         if warning is not None:
             self._once.say("limit", warning, now())
-        self._notifier.status(self._scope.status())
+        self._notifier.status(status)
+        if self._backups is not None:
+            for key in unseen:
+                self._backups.doubt(key)
 
     # --- the loop
 

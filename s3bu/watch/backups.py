@@ -52,6 +52,8 @@ class Backups:
         self._named: dict[Key, str] = {}
         self._deferred: dict[Key, dict[bytes, int]] = {}
         self._planned: dict[Key, int | None] = {}
+        self._running: dict[Key, int] = {}
+        self._nruns = 0
         self._forgot: dict[str, float] = {}
         self._failed: dict[Key, tuple[str, ...]] = {}
         self._once = Once(means.log, _AGAIN_SECONDS)
@@ -68,7 +70,7 @@ class Backups:
     def remove(self, key: Key) -> None:
         """Back up a source no more; a run that is under way goes on."""
         self._schedule.remove(key)
-        for known in (self._named, self._deferred, self._planned, self._failed):
+        for known in (self._named, self._deferred, self._planned, self._failed, self._running):
             known.pop(key, None)
 
     def changed(self, key: Key, paths: Iterable[bytes]) -> None:
@@ -76,6 +78,11 @@ class Backups:
         put_off, now_us = self._deferred.get(key, {}), _now_us()
         if key in self._named and any(put_off.get(path, 0) <= now_us for path in paths):
             self._schedule.changed(key, now())
+
+    def doubt(self, key: Key) -> None:
+        """Let a source be due as soon as the interval allows it: it may have changed without a word."""
+        if key in self._named:
+            self._schedule.want(key, now())
 
     @property
     def are_over(self) -> bool:
@@ -117,16 +124,19 @@ class Backups:
     def _start(self, key: Key) -> None:
         job, label = key
         self._schedule.begin(key, now())
+        self._nruns += 1
+        self._running[key] = number = self._nruns
         if self._schedule.failures(key) == 0:
             self._means.log.say("began", "backup began", source=f"{job}/{label}")
         words = self._means.commands.backup(self._named[key], label)
-        self._means.children.start(words, lambda ended: self._end(key, ended), job=job)
+        self._means.children.start(words, lambda ended: self._end(key, number, ended), job=job)
         self.tell_plans()
 
-    def _end(self, key: Key, ended: Ended) -> None:
+    def _end(self, key: Key, number: int, ended: Ended) -> None:
         """Say what came of a run, and what is to be done next."""
-        if key not in self._named:
-            return  # not watched any more
+        if self._running.get(key) != number:
+            return  # the source went meanwhile, and may be back
+        del self._running[key]
         if ended.code in (0, _INCOMPLETE):
             self._succeed(key, ended)
         else:

@@ -77,13 +77,13 @@ class Events:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Let a signal that ends the watcher raise `Stopped` in this block, which may take long."""
-        self._is_interruptible = True
+        before, self._is_interruptible = self._is_interruptible, True
         try:
             if self.is_ending:
                 raise Stopped
             yield
         finally:
-            self._is_interruptible = False
+            self._is_interruptible = before
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         self.came.append(number)

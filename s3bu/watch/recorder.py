@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from s3bu.filters import Filters
 from s3bu.job import Source
-from s3bu.journal import Dirty, Journal, JournalError, open_for_watching
+from s3bu.journal import NEVER_ALONE_US, Dirty, Journal, JournalError, open_for_watching, rules_of
 from s3bu.journal.batch import Batch
 from s3bu.scan.found import Excluded
 from s3bu.watch.source import Counts
@@ -59,6 +59,7 @@ class Recorder:
         self._wake = wake
         self._followed: dict[Key, _Followed] = {}
         self._keys: dict[int, Key] = {}
+        self._obstacles: dict[int, str | None] = {}
         self._kept = Batch()
         self._is_late = self._is_lost = False  # whether the last attempt to write failed; whether too much was kept
         self._journal, self._session, self._tree, self._cookies_inode = self._begun()
@@ -86,8 +87,10 @@ class Recorder:
     def add(self, job: str, source: Source, filters: Filters, *, reason: str | None = None) -> None:
         """Begin to watch a source, and walk it; `JournalError` when that cannot be written down."""
         key = (job, source.label)
-        number = self._journal.watch_source(self._session, job, source.label, self._place.full_seconds)
-        self._kept.obstacles.pop(number, None)
+        seconds, rules = self._place.full_seconds, rules_of(filters)
+        number = self._journal.watch_source(self._session, job, source.label, seconds, rules)
+        for obstacles in (self._kept.obstacles, self._obstacles):
+            obstacles.pop(number, None)
         self._followed[key] = _Followed(number, source, filters)
         self._keys[number] = key
         self._tree.add(number, source.path, filters, self._excluded)
@@ -105,6 +108,10 @@ class Recorder:
         """Return how many directories of a source are watched, and how many are not, and why."""
         return self._tree.counts(self._followed[key].number)
 
+    def obstacle(self, key: Key) -> str | None:
+        """Return why a source can never be believed to be watched whole, if that is so."""
+        return self._obstacles.get(self._followed[key].number)
+
     # --- what is seen
 
     def collect(self) -> tuple[dict[Key, set[bytes]], bool]:
@@ -115,6 +122,7 @@ class Recorder:
             key = self._keys.get(number)
             if key is not None:
                 changed.setdefault(key, set()).add(path)
+        self._obstacles.update(batch.obstacles)
         _merge(self._kept, batch)
         if len(self._kept.changed) + len(self._kept.watches) > _KEPT_BOUND and self._is_late:
             self._kept, self._is_lost = Batch(), True
@@ -164,10 +172,10 @@ class Recorder:
     # --- what stands in the journal
 
     def deferred(self, key: Key) -> dict[bytes, int]:
-        """Return the paths that are not to be taken before a time, in microseconds since 1970."""
+        """Return the large files that are not to be taken before a time, in microseconds since 1970."""
         dirty: Iterable[Dirty] = self._journal.dirty(self._followed[key].number)
         now_us = time.time_ns() // 1000
-        return {one.path: one.not_before_us for one in dirty if one.not_before_us > now_us}
+        return {one.path: one.not_before_us for one in dirty if now_us < one.not_before_us < NEVER_ALONE_US}
 
     def plan_run(self, key: Key, next_run_us: int | None) -> None:
         """Write down when a source is to be backed up, in microseconds since 1970."""

@@ -15,6 +15,7 @@ from s3bu.watch.jobs import Following
 from s3bu.watch.limits import read_limits, warning_of_watches
 from s3bu.watch.log import Log, Once
 from s3bu.watch.recorder import CHANGED_JOB, Key, Place, Recorder
+from s3bu.watch.source import Counts
 
 _AGAIN_SECONDS = 86_400.0
 
@@ -47,7 +48,7 @@ class Scope:
         self._locks: dict[Key, ExitStack] = {}
         self._followed: dict[Key, _Followed] = {}
         self._once = Once(log, _AGAIN_SECONDS)
-        self._stood: dict[Key, tuple[bool, bool]] = {}
+        self._stood: dict[Key, tuple[bool, bool, str | None]] = {}
 
     def close(self) -> None:
         """Let others watch them."""
@@ -115,17 +116,19 @@ class Scope:
     # --- what there is to say of them
 
     def standing(self) -> Iterator[tuple[str, str]]:
-        """Yield each source of which it is news whether it is watched, or whether all of it is, and what to say."""
+        """Yield each source of which it is news whether all of it is watched, and what to say."""
         for key in self._followed:
-            nwatched, nunwatched, why = self._recorder.counts(key)
-            standing = (nwatched > 0, nunwatched > 0)
+            counts, obstacle = self._recorder.counts(key), self._recorder.obstacle(key)
+            standing = (counts.nwatched > 0, counts.nunwatched > 0, obstacle)
             if self._stood.get(key) != standing:
                 self._stood[key] = standing
-                noun = "directory" if nwatched == 1 else "directories"
-                message = f"watching {nwatched:,} {noun}" if nwatched else "not there; watched as soon as it is"
-                if nunwatched:
-                    message += f"; {nunwatched:,} cannot be watched ({why}), and are scanned each time"
-                yield "/".join(key), message
+                yield "/".join(key), _told(counts, obstacle)
+
+    def unseen(self) -> Iterator[Key]:
+        """Yield the sources in which something may change that nobody sees, so that they are to be scanned instead."""
+        for key in self._followed:
+            if self._recorder.counts(key).nunwatched or self._recorder.obstacle(key) is not None:
+                yield key
 
     def warning(self) -> str | None:
         """Return what to say when the kernel does not watch as much as there is."""
@@ -138,5 +141,18 @@ class Scope:
         ndirectories = sum(self._recorder.counts(key).nwatched for key in self._followed)
         names = ", ".join("/".join(key) for key in list(self._followed)[:5])
         more = f" and {len(self._followed) - 5} more" if len(self._followed) > 5 else ""
-        noun = "directory" if ndirectories == 1 else "directories"
-        return f"watching {ndirectories:,} {noun} of {names}{more}"
+        return f"watching {_directories(ndirectories)} of {names}{more}"
+
+
+def _told(counts: Counts, obstacle: str | None) -> str:
+    """Say how much of a source is watched."""
+    if not counts.nwatched:
+        return "not there; watched as soon as it is"
+    message = f"watching {_directories(counts.nwatched)}"
+    if counts.nunwatched:
+        message += f"; {counts.nunwatched:,} cannot be watched ({counts.why_unwatched}), and are scanned each time"
+    return message if obstacle is None else f"{message}; all is scanned each time, since {obstacle}"
+
+
+def _directories(number: int) -> str:
+    return f"{number:,} {'directory' if number == 1 else 'directories'}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from s3bu.filters import Filters
-from s3bu.journal import Dirty, Journal, open_for_watching
+from s3bu.journal import Dirty, Journal, open_for_watching, rules_of
 from s3bu.journal.batch import Batch
 from s3bu.watch.tree import Tree
 
@@ -34,7 +34,7 @@ class Living:
 
     def add(self, path: Path | None = None, filters: Filters = NO_FILTERS, label: str = "src") -> int:
         """Watch a source, the first one unless told otherwise, and return its number."""
-        number = self.journal.watch_source(self.session, "home", label, 3600)
+        number = self.journal.watch_source(self.session, "home", label, 3600, rules_of(filters))
         self.tree.add(number, os.fsencode(path or self.root), filters, {})
         return number
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from s3bu.filters import Filters
-from s3bu.journal import open_for_watching
+from s3bu.journal import open_for_watching, rules_of
 from s3bu.selection import Selection
 from s3bu.watch.tree import Tree
 
@@ -31,7 +31,7 @@ def main(home: Path, identity: str, source: Path) -> None:
     session = journal.begin_session()
     waking, wake = os.pipe()
     tree = Tree(journal.cookies, lambda: write_byte(wake))
-    number = journal.watch_source(session, "home", "docs", 86_400)
+    number = journal.watch_source(session, "home", "docs", 86_400, rules_of(FILTERS))
     tree.start()
     tree.add(number, os.fsencode(source), FILTERS, {})
     journal.record(session, tree.take())

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from s3bu.filters import Filters
-from s3bu.journal import Journal, open_for_watching
+from s3bu.journal import Journal, open_for_watching, rules_of
 from s3bu.journal.batch import Batch
 from s3bu.scan import Scan
 from tests.fakes import World
@@ -56,7 +56,7 @@ def recording(world: World, filters: Filters | None = None, *, full_seconds: int
     """Watch the source of a world, all of it, for a block."""
     journal = open_for_watching(world.root / JOURNAL, world.storage.identity)
     session = journal.begin_session()
-    number = journal.watch_source(session, "home", "docs", full_seconds)
+    number = journal.watch_source(session, "home", "docs", full_seconds, rules_of(filters or Filters()))
     recorder = Recorder(journal, session, number, world, filters or Filters())
     recorder.watch_all()
     recorder.see("", tree=True, reason="the watcher started after the last full scan")

@@ -345,6 +345,24 @@ def test_what_changes_during_a_run_is_left_to_the_next(world: World, recorder: R
     assert changes(by_journal(world)) == {"changed": 1}
 
 
+def test_a_source_that_is_swapped_between_the_look_and_the_walk_is_no_mixture(world: World, recorder: Recorder) -> None:
+    shutil.copytree(world.source, world.root / "other", symlinks=True)
+    for name in NAMES:
+        rewrite(world.root / "other" / name, b"of the other one")
+    rewrite(world.source / "a", b"A")
+    recorder.see("a")
+    let_tick()
+
+    def swap(phase: str) -> None:
+        if phase.startswith("scanning") and not (world.root / "away").exists():
+            world.source.rename(world.root / "away")
+            (world.root / "other").rename(world.source)
+
+    outcome = run_by_journal(world, on_phase=swap)
+    assert outcome.why_full == "another directory took the place of one while it was looked at"
+    assert {one.nbytes for one in world.newest().entries if one.kind == FILE} == {len(b"of the other one")}
+
+
 def test_a_directory_without_the_right_to_read_keeps_its_place(world: World, recorder: Recorder) -> None:
     """Only its mode is seen to change; whoever runs the tests may be allowed to read it all the same."""
     directory = world.source / "deep"

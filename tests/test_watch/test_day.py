@@ -21,7 +21,7 @@ import pytest
 
 from s3bu.backup import Options
 from s3bu.filters import Filters
-from s3bu.journal import BEAT_SECONDS, open_for_watching
+from s3bu.journal import BEAT_SECONDS, open_for_watching, rules_of
 from s3bu.manifest import FILE
 from s3bu.watch.schedule import Pace, Schedule
 from s3bu.watch.tree import Tree
@@ -121,7 +121,7 @@ def watching(world: World) -> Iterator[Watching]:
     home, identity = world.root / JOURNAL, world.storage.identity
     with closing(open_for_watching(home, identity)) as journal:
         session = journal.begin_session()
-        number = journal.watch_source(session, "home", "docs", 86_400)
+        number = journal.watch_source(session, "home", "docs", 86_400, rules_of(Filters()))
         tree = Tree(journal.cookies, lambda: None)
     made = Watching(tree, home, identity, session)
     tree.start()

@@ -81,7 +81,10 @@ PASSING: dict[str, tuple[Callable[[World], object], str]] = {
         lambda world: alter(world, "UPDATE source SET mounts = 'x'"),
         "something was mounted or unmounted",
     ),
-    "other rules": (lambda world: alter(world, "UPDATE source SET rules = 'x'"), "the job, or the program, changed"),
+    "other rules": (
+        lambda world: alter(world, "UPDATE source SET rules = 'x'"),
+        "the job, the program or the users of this machine changed",
+    ),
     "another root": (swap_root, "another directory is where the source was"),
     "another index": (forget_index, "the index is not as the last run left it"),
     "a snapshot of another machine": (
@@ -107,6 +110,10 @@ LASTING: dict[str, tuple[str, str]] = {
     "another process of that number": ("UPDATE session SET ticks = 1", "the watcher ended since"),
     "another boot": ("UPDATE session SET boot = 'x'", "the watcher ended since"),
     "a stopped watcher": ("UPDATE session SET beat_ns = beat_ns - 61000000000", "the watcher gave no sign of life for"),
+    "a watcher of another version of the job": (
+        "UPDATE source SET watch_rules = 'x'",
+        "the watcher goes by another version of the job, or of the program",
+    ),
     "a foreign file system": ("UPDATE source SET obstacle = 'it lies elsewhere'", "it lies elsewhere"),
 }
 
@@ -134,7 +141,9 @@ def test_a_full_scan_that_began_before_the_watcher_was_ready_counts_for_nothing(
             recorder.see("", tree=True, reason="the watcher started after the last full scan")
 
     alter(world, "UPDATE source SET rules = 'x'")
-    assert run_by_journal(world, on_phase=overflow).why_full == "the job, or the program, changed"
+    assert (
+        run_by_journal(world, on_phase=overflow).why_full == "the job, the program or the users of this machine changed"
+    )
     assert run_by_journal(world).why_full == "the watcher started after the last full scan"
 
 
@@ -232,7 +241,7 @@ def test_a_watcher_that_was_killed_is_known_to_be_gone(world: World) -> None:
     script = (
         "import sys, time; from pathlib import Path; from s3bu.journal import open_for_watching; "
         "journal = open_for_watching(Path(sys.argv[1]), sys.argv[2]); session = journal.begin_session(); "
-        "journal.watch_source(session, 'home', 'docs', 9); print(flush=True); time.sleep(99)"
+        "journal.watch_source(session, 'home', 'docs', 9, ''); print(flush=True); time.sleep(99)"
     )
     command = [sys.executable, "-c", script, str(world.root / JOURNAL), world.storage.identity]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

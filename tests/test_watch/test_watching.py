@@ -31,6 +31,7 @@ from tests.running import (
     write_file,
     write_job,
 )
+from tests.test_watch.alone import OWN_LIMITS
 from tests.test_watch.watching import await_run, children
 
 QUICK = ("--interval", "1s", "--settle", "1s")
@@ -118,6 +119,16 @@ def test_no_run_begins_as_long_as_nothing_changes(scene: Scene) -> None:
         result = watcher.end()
     assert result.code == 0
     assert result.err.count("backup began") == 1
+
+
+def test_a_directory_in_which_a_file_came_and_went_is_backed_up_when_it_goes(scene: Scene) -> None:
+    with watching(scene) as watcher:
+        watcher.await_line("home/src: snapshot of 2 files")
+        (scene.source / "directory" / ".lock").touch()
+        (scene.source / "directory" / ".lock").unlink()
+        watcher.await_line("home/src: no change since the last snapshot")
+        (scene.source / "directory").rename(scene.root / "elsewhere")
+        watcher.await_line("home/src: snapshot of 1 file: 0 new, 0 changed, 1 removed")
 
 
 def test_a_backup_from_elsewhere_goes_by_what_is_only_recorded(scene: Scene) -> None:
@@ -346,6 +357,37 @@ def test_a_journal_on_a_full_disk_ends_nothing(scene: Scene) -> None:
         assert restored(scene) == tree(scene.source)
 
 
+def test_beyond_the_kernels_limit_directories_are_scanned_instead(scene: Scene) -> None:
+    for number in range(20):
+        (scene.source / f"{number}").mkdir()
+    limit = ["sh", "-c", 'echo 12 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh"]
+    with watching(scene, prefix=[*OWN_LIMITS, *limit]) as watcher:
+        line = watcher.await_line("home/src: watching ", "cannot be watched", "and are scanned each time")
+        assert "watching 22 " not in line
+        watcher.await_line("22 directories, and the kernel watches 12", "sysctl fs.inotify.max_user_watches=")
+        watcher.await_line("home/src: ", "snapshot of 2 files")
+        for number in range(20):
+            write_file(scene.source / f"{number}" / "file", f"content {number}")
+        while restored(scene) != tree(scene.source):
+            watcher.await_line("home/src: snapshot")
+
+
+def test_on_a_file_system_where_changes_come_unseen_each_run_scans_in_full(scene: Scene) -> None:
+    if not can_mount():
+        assert not IS_CI, "mounts are needed"
+        pytest.skip("mounts are needed")
+    inner = scene.source / "inner"
+    inner.mkdir()
+    lower = write_file(scene.root / "lower" / "file", "below").parent
+    options = f"lowerdir={lower}:{scene.source / 'directory'}"
+    mount = ["unshare", "-m", "sh", "-c", f'mount -t overlay -o {options} overlay "$0" && exec "$@"', str(inner)]
+    with watching(scene, prefix=mount) as watcher:
+        watcher.await_line("home/src: watching", "all is scanned each time, since")
+        watcher.await_line("home/src: snapshot", "full scan")
+        watcher.await_line("home/src: no change since the last snapshot", "full scan: ", "overlay")
+        watcher.await_line("home/src: no change since the last snapshot", "full scan: ", "overlay")
+
+
 def test_a_file_that_cannot_be_read_is_named_once(scene: Scene) -> None:
     write_file(scene.source / "closed", "closed").chmod(0)
     with watching(scene, prefix=without_override()) as watcher:
@@ -372,6 +414,23 @@ def test_a_local_job_that_changed_is_followed(scene: Scene) -> None:
         assert set(restored(scene)) == {b"a", b"directory", b"directory/b", b"directory/c"}
 
 
+def test_a_source_that_goes_and_comes_back_during_its_backup_is_backed_up_again(scene: Scene) -> None:
+    other = write_file(scene.root / "other" / "file", "other").parent
+    with watching(scene) as watcher:
+        watcher.await_line("backup began")
+        run_of_it = await_run(watcher.pid)
+        os.kill(run_of_it, signal.SIGSTOP)
+        write_job(scene.job, {"other": other})
+        watcher.await_line("home/src: not in the job any more")
+        write_job(scene.job, {"src": "source", "other": other})
+        watcher.await_line("home/src: watching 2 directories")
+        os.kill(run_of_it, signal.SIGCONT)
+        watcher.await_line("home/src: backup began")
+        watcher.await_line("home/src: no change since the last snapshot")  # the run that nobody waited for made it
+        write_file(scene.source / "c", "content of c")
+        watcher.await_line("home/src: snapshot of 3 files")
+
+
 def test_a_job_that_is_broken_stands_as_it_was(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files")
@@ -381,6 +440,24 @@ def test_a_job_that_is_broken_stands_as_it_was(scene: Scene) -> None:
         scene.job.write_text(text)
         write_file(scene.source / "c", "content of c")
         watcher.await_line("home/src: snapshot of 3 files: 1 new")
+
+
+def test_a_job_of_a_repository_that_is_away_stands_as_it_was(scene: Scene) -> None:
+    succeed("job", "upload", scene.repository, "home", write_job(scene.root / "first.yml", {"src": scene.source}))
+    with watching(scene, "--record-only", job="home") as watcher:
+        watcher.await_line("home/src: watching")
+        away = scene.repository.rename(scene.root / "away")
+        for _ in range(2):
+            watcher.send(signal.SIGHUP)
+            watcher.await_line("the jobs were read again")
+        away.rename(scene.repository)
+        write_file(scene.source / "c", "content of c")
+        succeed("backup", scene.repository, "home")
+        write_file(scene.source / "d", "content of d")
+        summary = json.loads(succeed("backup", scene.repository, "home", "--json", "-q").out)
+        assert (summary["files_new"], summary["full_scan"]) == (1, None)
+        watcher.send(signal.SIGTERM)
+        assert watcher.end().err.count("the job cannot be read again, and stands as it was") == 1
 
 
 def test_old_snapshots_go_by_the_rules_of_the_job(scene: Scene) -> None:
