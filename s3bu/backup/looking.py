@@ -297,7 +297,9 @@ def _previous(index: Index, source: int, glance: Glance) -> Iterator[Entry]:
 
 def _forget(looks: Looks, glance: Glance) -> None:
     if glance.is_tree and glance.path in looks.past.directories:
-        looks.met.forget(glance.path, is_tree=True)
+        # One that is left out as it was is passed by, and asked the next time too.
+        if looks.leads_on(glance.path) or not (looks.is_known(glance.path) and looks.was_left_out(glance.path)):
+            looks.met.forget(glance.path, is_tree=True)
     elif glance.path in looks.past.linked:
         looks.met.forget(glance.path, is_tree=False)
 

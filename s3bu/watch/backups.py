@@ -158,8 +158,8 @@ class Backups:
         self._tell_failures(key, ended)
         for warning in ended.warnings:
             self._daily.say("warning", warning, now(), source=source)
-        if isinstance(why_full, str) and why_full.startswith("the job"):
-            self._doubt_job()
+        if why_full is not None:
+            self._doubt_job()  # it may be that the run had a newer version of the job
         self._forget(key[0])
 
     def _put_off(self, key: Key) -> None:
