@@ -2,8 +2,8 @@
 
 By the journal: what is dirty. By itself, whatever the journal says: each directory is asked by `lstat` whether it is as
 it was when it was last listed, which finds whatever came, went or was renamed, and so is each file that can change
-without a word: one with further links, one that is mapped into memory, a large one (whoever maps it may not be known),
-one that changed in the last days.
+without a word: one with further links, one that a program holds open to write or has mapped, a large one (whose holder
+may not be known), one that changed in the last days.
 And what the last run could not settle: what failed, and files that it may have read too early.
 
 Everything else is as the newest snapshot has it.
@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from s3bu.compare import Difference, Trust, compare
 from s3bu.draft import RACY_NS
 from s3bu.filters import Filters
+from s3bu.held import held_below
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.journal import Dirty, Journal
 from s3bu.journal.keys import signed
 from s3bu.journal.met import Directory, Met
 from s3bu.manifest import DIRECTORY, FAILED_PATH_BOUND, FILE, Entry, Seen, sort_key
-from s3bu.mapped import mapped_below
 from s3bu.progress import Failure
 from s3bu.scan import Scan
 from s3bu.scan.found import entries, seen_of
@@ -233,7 +233,7 @@ def _add_files(looks: Looks, scanned_ns: int) -> None:
     for entry in looks.index.doubtful(past.source, large_nbytes=LARGE_NBYTES, recent=recent):
         if not entry.hash or not _is_as_seen(root, entry):
             _add_changed(looks, entry.path)
-    for path in (*past.linked, *mapped_below(root)):
+    for path in (*past.linked, *held_below(root)):
         entry_of = looks.index.current(past.source, sort_key(path))
         if entry_of is None or not _is_as_seen(root, entry_of):
             _add_changed(looks, path)
