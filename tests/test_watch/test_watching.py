@@ -4,9 +4,10 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,21 @@ def test_a_run_that_does_not_end_is_killed(scene: Scene) -> None:
     assert "failed" not in result.err
     program_again = program("watch", scene.repository, scene.job, "--once")
     assert program_again.code == 0
+
+
+def test_who_holds_the_journal_does_not_hold_up_the_end(scene: Scene) -> None:
+    """As a backup of cron does that was stopped in the midst of its last transaction."""
+    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
+        watcher.await_line("watching")
+        (path,) = (scene.keys / "journals").glob("*.db")
+        with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            write_file(scene.source / "c", "content of c")
+            time.sleep(1)
+            watcher.send(signal.SIGTERM)
+            before = time.monotonic()
+            assert watcher.end().code == 0
+            assert time.monotonic() - before < 10
 
 
 def test_ctrl_c_in_a_terminal_does_not_reach_the_runs(scene: Scene) -> None:
