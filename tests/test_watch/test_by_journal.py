@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from s3bu.manifest import FILE
 from s3bu.selection import Selection
 from tests.fakes import World
 from tests.test_watch.conftest import let_tick
-from tests.test_watch.oracle import Compared, compare, run_by_journal
+from tests.test_watch.oracle import JOURNAL, Compared, compare, run_by_journal
 from tests.test_watch.recorder import Recorder, recording
 
 pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks")
@@ -331,6 +332,19 @@ def test_a_large_file_that_keeps_changing_waits(
     taken = run_by_journal(world, options=Options("here", large_seconds=0))
     assert (taken.why_full, taken.counts["changed"]) == (None, 1)
     assert {one.path: one.nbytes for one in world.newest().entries if one.kind == FILE}[b"deep/er/d"] == 5
+
+
+def test_a_large_file_does_not_wait_for_a_clock_that_was_ahead(
+    world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3bu.backup.large.LARGE_NBYTES", 4)
+    with closing(world.index(JOURNAL)) as index:
+        index.connection.execute("UPDATE snapshot SET created_us = created_us + 365 * 86400000000")
+    rewrite(world.source / "deep/er/d", b"again")
+    recorder.see("deep/er/d")
+    let_tick()
+    taken = run_by_journal(world, options=Options("here", large_seconds=3600))
+    assert (taken.ndeferred, taken.counts["changed"]) == (0, 1)
 
 
 def test_a_run_that_fails_drops_nothing(world: World, recorder: Recorder) -> None:
