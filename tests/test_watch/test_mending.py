@@ -1,19 +1,12 @@
 """What the watcher, as a program, makes good by itself: what could not be watched, or written down, for a while."""
 
-import signal
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
-from tests.running import Scene, started, without_override, write_file, write_job
-from tests.test_watch.test_watching import scene, watching
-
-__all__ = ["scene"]
-
-pytestmark = pytest.mark.usefixtures("scene")
+from tests.running import Scene, without_override, write_file, write_job
+from tests.test_watch.watching import watching
 
 
 def open_journal(scene: Scene) -> sqlite3.Connection:
@@ -44,23 +37,6 @@ def test_a_source_that_could_not_be_watched_anew_is_tried_again(scene: Scene) ->
         write_file(scene.source / "c", "content of c")
         write_file(scene.source / "c.o", "content of c.o")
         watcher.await_line("home/src: snapshot of 3 files: 1 new")
-
-
-def test_a_journal_that_somebody_holds_does_not_hold_up_the_end(scene: Scene) -> None:
-    """As a backup that was stopped in the moment in which it writes down what it leaves."""
-    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
-        watcher.await_line("home/src: watching 2 directories")
-        holder = open_journal(scene)
-        holder.execute("BEGIN IMMEDIATE")
-        write_file(scene.source / "c", "content of c")
-        time.sleep(1)
-        before = time.monotonic()
-        watcher.send(signal.SIGTERM)
-        assert watcher.end().code == 0
-        seconds = time.monotonic() - before
-        holder.execute("ROLLBACK")
-        holder.close()
-    assert seconds < 20, "a machine may be slow; but it is not the minute for which SQLite would wait"
 
 
 def test_a_directory_that_may_be_entered_again_is_watched_again(scene: Scene) -> None:
