@@ -32,6 +32,9 @@ from s3bu.spans import Unmodified
 LARGE_NBYTES = 64 * 1024**2
 _RECENT_SECONDS = 3 * 86_400
 _MOST_LOOKS = 50_000
+_MOST_TOUCHED = 50_000
+_NEVER = 2**33
+"""A second in some hundred years, whose nanoseconds SQLite can still hold."""
 
 
 class EverywhereError(Exception):
@@ -230,7 +233,10 @@ def _add_files(looks: Looks, scanned_ns: int) -> None:
     """Ask each file that can change without a word whether it is as it was."""
     root, past = looks.past.root, looks.past
     recent = scanned_ns // 1_000_000_000 - _RECENT_SECONDS
-    for entry in looks.index.doubtful(past.source, large_nbytes=LARGE_NBYTES, recent=recent):
+    # Where a whole tree just came here with its old times, its own times must do for some days.
+    is_young = looks.index.count_touched(past.source, recent) > _MOST_TOUCHED
+    touched = _NEVER if is_young else recent
+    for entry in looks.index.doubtful(past.source, large_nbytes=LARGE_NBYTES, recent=recent, touched=touched):
         if not entry.hash or not _is_as_seen(root, entry):
             _add_changed(looks, entry.path)
     for path in (*past.linked, *held_below(root)):

@@ -254,16 +254,22 @@ class Index:
         )
         return [row[0].replace(b"\0", b"/") for row in rows]
 
-    def doubtful(self, source: int, *, large_nbytes: int, recent: int) -> Iterator[Entry]:
+    def count_touched(self, source: int, since: int) -> int:
+        """Return how many of the newest files had anything changed of them since then, in seconds since 1970."""
+        statement = "SELECT count(*) FROM version WHERE source = ? AND last IS NULL AND kind = 0 AND ctime_ns >= ?"
+        return int(self.connection.execute(statement, (source, since * _SECOND)).fetchone()[0])
+
+    def doubtful(self, source: int, *, large_nbytes: int, recent: int, touched: int) -> Iterator[Entry]:
         """Yield the newest files of which more than their directory must be asked whether they are as they were.
 
-        Those that are that large, that have changed since `recent` (seconds since 1970), and those of which not all
-        was seen: without a hash, never seen by this machine, or read too soon after they were written.
+        Those that are that large, whose content has changed since `recent`, or anything of them since `touched` (both
+        in seconds since 1970), and those of which not all was seen: without a hash, never seen by this machine, or read
+        too soon after they were written.
         """
         rows = self.connection.execute(
-            f"{_CURRENT} AND kind = 0 AND (nbytes >= ? OR mtime >= ? OR hash IS NULL OR ctime_ns IS NULL "
-            "OR (ctime_ns = 0 AND inode = 0 AND device = 0)) ORDER BY sort_key",
-            (source, large_nbytes, recent),
+            f"{_CURRENT} AND kind = 0 AND (nbytes >= ? OR mtime >= ? OR ctime_ns >= ? OR hash IS NULL "
+            "OR ctime_ns IS NULL OR (ctime_ns = 0 AND inode = 0 AND device = 0)) ORDER BY sort_key",
+            (source, large_nbytes, recent, touched * _SECOND),
         )
         return map(self.entry, rows)
 

@@ -33,6 +33,7 @@ from s3bu.manifest import sort_key
 BEAT_SECONDS = 10
 """How often a watcher says that it lives."""
 _COOKIE_POLL_SECONDS = 0.01
+_OLD_COOKIE_SECONDS = 3600
 _WATCHER_BUSY_MS = 2_000
 _MOST_DIRTY = 200_000
 NEVER_ALONE_US = 2**62
@@ -146,6 +147,7 @@ class Journal:
 
     def begin_session(self) -> int:
         """Begin to watch, as this process; return the number of the session. Those that ended are forgotten."""
+        self._sweep_cookies()
         now_ns, pid = time.clock_gettime_ns(time.CLOCK_BOOTTIME), os.getpid()
         with self._transaction() as connection:
             for row in connection.execute(
@@ -160,6 +162,13 @@ class Journal:
             )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
+
+    def _sweep_cookies(self) -> None:
+        """Remove cookies of runs that were killed while they waited for an answer."""
+        with contextlib.suppress(OSError):
+            for path in self.cookies.iterdir():
+                if time.time() - path.stat().st_mtime > _OLD_COOKIE_SECONDS:
+                    path.unlink()
 
     def beat(self, session: int) -> None:
         """Say that the watcher lives, and takes events."""

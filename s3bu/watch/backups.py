@@ -13,6 +13,7 @@ from s3bu.journal import JournalError
 from s3bu.moment import format_duration
 from s3bu.watch.children import Children
 from s3bu.watch.events import now
+from s3bu.watch.limits import hint_of_queue, read_limits
 from s3bu.watch.log import Log, Once
 from s3bu.watch.recorder import Key, Recorder
 from s3bu.watch.runs import KEPT, Commands, Ended, Message
@@ -21,6 +22,7 @@ from s3bu.watch.schedule import NEVER, Pace, Schedule
 _DAY = 86_400.0
 _AGAIN_SECONDS = 3600.0
 _INCOMPLETE = 3
+_FIRST_AGAIN_SECONDS = 30.0
 _REST = 9.0
 """So many times as long as a run took nothing but a change is a reason for the next one."""
 _PLAN_STEP_US = 1_000_000
@@ -55,6 +57,7 @@ class Backups:
         self._rested: dict[Key, float] = {}
         self._walked: dict[Key, float] = {}
         self._unwatched: set[Key] = set()
+        self._incomplete: dict[Key, int] = {}
         self._deferred: dict[Key, dict[bytes, int]] = {}
         self._planned: dict[Key, int | None] = {}
         self._running: dict[Key, int] = {}
@@ -79,6 +82,7 @@ class Backups:
         for one in known:
             one.pop(key, None)
         self._unwatched.discard(key)
+        self._incomplete.pop(key, None)
 
     def changed(self, key: Key, paths: Iterable[bytes]) -> None:
         """Take note of paths that changed; those that are put off make no run due before their time."""
@@ -170,10 +174,21 @@ class Backups:
             self._daily.say("warning", warning, now(), source=source)
         if why_full is not None:
             self._doubt_job()  # it may be that the run had a newer version of the job
+        self._try_incomplete_again(key, is_incomplete=ended.code == _INCOMPLETE)
+        if isinstance(why_full, str) and "queue" in why_full:
+            self._daily.say("limit", hint_of_queue(read_limits()), now(), source=source)
         seconds = summary.get("total_duration")
         self._rested[key] = now() + _REST * (seconds if isinstance(seconds, int | float) else 0.0)
         self._see_unwatched(key, bool(summary.get("unwatched_directories")))
         self._forget(key[0])
+
+    def _try_incomplete_again(self, key: Key, *, is_incomplete: bool) -> None:
+        """Let a source be due again in which something failed, for nothing may tell that it would not fail any more."""
+        if not is_incomplete:
+            self._incomplete.pop(key, None)
+            return
+        ntimes = self._incomplete[key] = self._incomplete.get(key, 0) + 1
+        self._schedule.want(key, now() + min(_FIRST_AGAIN_SECONDS * 2 ** min(ntimes - 1, 16), _AGAIN_SECONDS))
 
     def _see_unwatched(self, key: Key, has_any: bool) -> None:
         """Have a source walked anew of which two runs met directories that should be watched, and are not.

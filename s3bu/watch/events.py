@@ -41,11 +41,11 @@ class Events:
         self.selector.register(self._reading, selectors.EVENT_READ, self._drain)
 
     def __enter__(self) -> "Events":
-        """Take signals; those that this process was started deaf to are left alone."""
+        """Take signals; those that this process was started deaf to are left alone, but SIGHUP ends nothing here."""
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number, handler in self._before.items():
-            if handler is not signal.SIG_IGN or number == signal.SIGCHLD:
+            if handler is not signal.SIG_IGN or number in (signal.SIGCHLD, signal.SIGHUP):
                 signal.signal(number, self._take)
         return self
 

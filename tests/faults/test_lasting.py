@@ -171,11 +171,12 @@ def test_what_is_forbidden_ends_a_restore(stored: Place) -> None:
 
 @pytest.mark.parametrize("fault", [flipped, no_such_key, error_within_200], ids=named)
 def test_a_content_that_is_wrong_or_gone_fails_its_file_alone(fault: Fault, stored: Place) -> None:
-    stored.proxy.begin(always(fault, "^GET data/[0-7]"))
+    stored.proxy.begin(always(fault, "^GET data/0"))  # few, since five in a row end the run
     result = stored.restore()
     wrong = {str(asked).removeprefix("GET data/")[5:] for asked, _ in stored.proxy.struck}
     right = {path: content for path, content in stored.files().items() if content not in wrong}
     assert result.code == 3
+    assert 0 < len(wrong) < 5
     assert result.failed == {path.decode() for path in stored.files().keys() - right.keys()}
     assert stored.files(stored.target) == right
     stored.proxy.begin()

@@ -1,5 +1,6 @@
 """Reading shares of what is stored: what was not read for the longest time first, and remembered."""
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -83,6 +84,7 @@ def test_what_was_read_is_remembered_when_the_run_is_stopped(world: World) -> No
     def stop_after_twenty(key: str) -> None:
         seen.append(key)
         if key.startswith("data/") and len(seen) > 20:
+            time.sleep(0.5)  # until what was read before has come to whoever remembers it
             raise KeyboardInterrupt
 
     world.storage.before_read = stop_after_twenty
