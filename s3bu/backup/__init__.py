@@ -157,7 +157,6 @@ class _Backup:
             self._outcome.left = decision.scan.left  # where only some paths were looked at, it tells of these alone
         self._outcome.why_full = decision.view.why_full
         self._outcome.ndeferred = len(decision.view.deferred)
-        self._outcome.nunwatched = decision.view.nunwatched
         self._guard(decision)
         self._store(root, draft)
         self._guard(decision)
@@ -174,6 +173,7 @@ class _Backup:
             self._shared.known.keep_checked(decision.number)
         published, newest = self._outcome.published, decision.parent.snapshot
         decision.view.finish(self._index, draft, decision.number, published, newest)
+        self._outcome.nunwatched = decision.view.nunwatched
 
     def _guard(self, decision: Decision) -> None:
         """Refuse to go on when more than half of the files vanished or changed since this machine's last run."""

@@ -50,7 +50,11 @@ def _until_us(ground: "Ground", number: int, one: Difference) -> int:
     """Return until when the last snapshot's content of a file is to stand, in microseconds since 1970."""
     seconds = ground.options.large_seconds
     assert one.entry is not None
-    return 0 if not seconds else taken_us(ground.index, number, one.entry.path) + seconds * 1_000_000
+    if not seconds:
+        return 0
+    taken = taken_us(ground.index, number, one.entry.path)
+    # A snapshot of the future is one of a clock that was ahead, and nothing to wait for.
+    return 0 if taken > time.time_ns() // 1000 else taken + seconds * 1_000_000
 
 
 def taken_us(index: Index, number: int, path: bytes) -> int:

@@ -76,7 +76,6 @@ class Looks:
     met: Met
     racy_ns: int
     names_of_rules: frozenset[bytes]
-    nunwatched: int = 0
     is_elsewhere: bool = False
     """Whether the walk came into another directory than the one of which it was decided where to look in it."""
     within: bytes | None = None
@@ -220,10 +219,10 @@ def _add_directories(looks: Looks) -> None:
             if not path:
                 raise EverywhereError("another directory is where the source was")
             looks.add_tree(path)
-        elif watched.get(path) != identity:
-            looks.nunwatched += 1
-            looks.add_all_in(path)
-        elif (status.st_mtime_ns, status.st_ctime_ns) != (known.mtime_ns, known.ctime_ns):
+        elif watched.get(path) != identity or (status.st_mtime_ns, status.st_ctime_ns) != (
+            known.mtime_ns,
+            known.ctime_ns,
+        ):
             looks.add_all_in(path)
 
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class View:
     """How one source is looked at by one run; `why_full` is `None` when it goes by the journal, where `looks` says.
 
-    `epoch` is the one that began with the run, and `deferred` are paths that changed and are not taken yet.
+    `epoch` is the one that began with the run, `deferred` are paths that changed and are not taken yet, and
+    `nunwatched` counts directories that were listed and that no watcher watches.
     """
 
     ways: Ways
@@ -44,6 +45,7 @@ class View:
     epoch: int = 0
     began_ns: int = 0
     deferred: list[Dirty] = field(default_factory=list)
+    nunwatched: int = 0
 
     def witness(self) -> Witness:
         """Return who keeps what a full scan meets, for the runs after it."""
@@ -55,11 +57,6 @@ class View:
     def look_everywhere(self, why: str) -> None:
         """Look at all of the source after all."""
         self.why_full, self.looks, self.met, self.deferred = why, None, Met(), []
-
-    @property
-    def nunwatched(self) -> int:
-        """How many directories are looked at whole since no watcher watches them."""
-        return self.looks.nunwatched if self.looks else 0
 
     def finish(
         self, index: Index, draft: Draft, number: int, published: ManifestKey | None, newest: IndexedSnapshot | None
@@ -75,6 +72,8 @@ class View:
             # Times that are no change alone, and stand in no snapshot yet: the next one is to have them.
             self.deferred += (Dirty(one.path, False, self.began_ns // 1_000, NEVER_ALONE_US) for one in draft.changed())
         index.keep_token(number, left.token)
+        with contextlib.suppress(JournalError):
+            self.nunwatched = self.met.count_unwatched(self.journal.watched(self.watched.id))
         with contextlib.suppress(JournalError):  # then it does not match the index, and the next run looks everywhere
             self.journal.finish(self.watched.id, self.epoch, left, self.met, self.deferred)
 

@@ -221,6 +221,6 @@ def _lines_of_view(outcome: "Outcome") -> Iterator[str]:
     elif outcome.why_full != NEVER:
         yield f"  looked at the whole source: {outcome.why_full}"
     if outcome.nunwatched:
-        yield f"  looked at {counted(outcome.nunwatched, 'directory')} that nobody watches"
+        yield f"  met {counted(outcome.nunwatched, 'directory')} that nobody watches"
     if outcome.ndeferred:
         yield f"  {counted(outcome.ndeferred, 'large file')} not taken again yet"

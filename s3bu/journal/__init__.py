@@ -33,6 +33,7 @@ from s3bu.manifest import sort_key
 BEAT_SECONDS = 10
 """How often a watcher says that it lives."""
 _COOKIE_POLL_SECONDS = 0.01
+_WATCHER_BUSY_MS = 2_000
 _MOST_DIRTY = 200_000
 NEVER_ALONE_US = 2**62
 """Before when a path is no reason for a run, if what was left of it never is one; a change of it is, at any time."""
@@ -343,7 +344,10 @@ def rules_of(filters: Filters) -> str:
 def open_for_watching(home: Path, identity: str) -> Journal:
     """Open the journals of a repository, making them where there are none; `S3buError` where none can be kept."""
     path = journal_path(home, identity)
-    return Journal(made(path), path)
+    connection = made(path)
+    # A watcher that waits hears no signal, and what it cannot write now it writes later.
+    connection.execute(f"PRAGMA busy_timeout = {_WATCHER_BUSY_MS}")
+    return Journal(connection, path)
 
 
 def open_for_run(home: Path, identity: str) -> Journal | None:

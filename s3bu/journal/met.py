@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from s3bu.journal.keys import TREE, signed, tree_of
@@ -41,6 +42,10 @@ class Met:
         """Note that a directory was left out; if it was met, then for what lies in it."""
         if path in self._directories:
             self._directories[path] = self._directories[path]._replace(is_left_out=True)
+
+    def count_unwatched(self, watched: Mapping[bytes, tuple[int, int]]) -> int:
+        """Return how many of these directories are not watched under their paths."""
+        return sum(watched.get(path) != (one.inode, one.device) for path, one in self._directories.items())
 
     def linked(self, path: bytes) -> None:
         """Keep a file that has further links."""

@@ -211,6 +211,8 @@ class Watcher:
                     self._once.say("journal", "the journal was taken away; beginning a new one", now())
                     self._recorder.renew()
                 self._recorder.look_again()
+                for one in self._jobs.following:
+                    self._scope.follow(one)  # what could not be watched the last time
             except S3buError as error:
                 self._once.say("journal", f"{error.message}; beginning anew", now())
                 self._try_anew()

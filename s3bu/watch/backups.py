@@ -21,6 +21,8 @@ from s3bu.watch.schedule import NEVER, Pace, Schedule
 _DAY = 86_400.0
 _AGAIN_SECONDS = 3600.0
 _INCOMPLETE = 3
+_REST = 9.0
+"""So many times as long as a run took nothing but a change is a reason for the next one."""
 _PLAN_STEP_US = 1_000_000
 """So much a planned run has to move before it is written down again."""
 
@@ -50,6 +52,9 @@ class Backups:
         self._doubt_job = doubt_job
         self._is_once = is_once
         self._named: dict[Key, str] = {}
+        self._rested: dict[Key, float] = {}
+        self._walked: dict[Key, float] = {}
+        self._unwatched: set[Key] = set()
         self._deferred: dict[Key, dict[bytes, int]] = {}
         self._planned: dict[Key, int | None] = {}
         self._running: dict[Key, int] = {}
@@ -70,8 +75,10 @@ class Backups:
     def remove(self, key: Key) -> None:
         """Back up a source no more; a run that is under way goes on."""
         self._schedule.remove(key)
-        for known in (self._named, self._deferred, self._planned, self._failed, self._running):
-            known.pop(key, None)
+        known = (self._named, self._rested, self._walked, self._deferred, self._planned, self._failed, self._running)
+        for one in known:
+            one.pop(key, None)
+        self._unwatched.discard(key)
 
     def changed(self, key: Key, paths: Iterable[bytes]) -> None:
         """Take note of paths that changed; those that are put off make no run due before their time."""
@@ -80,9 +87,12 @@ class Backups:
             self._schedule.changed(key, now())
 
     def doubt(self, key: Key) -> None:
-        """Let a source be due as soon as the interval allows it: it may have changed without a word."""
+        """Let a source be due as soon as the interval allows it: it may have changed without a word.
+
+        No more than a tenth of the time goes into such runs.
+        """
         if key in self._named:
-            self._schedule.want(key, now())
+            self._schedule.want(key, max(now(), self._rested.get(key, 0.0)))
 
     @property
     def are_over(self) -> bool:
@@ -160,7 +170,26 @@ class Backups:
             self._daily.say("warning", warning, now(), source=source)
         if why_full is not None:
             self._doubt_job()  # it may be that the run had a newer version of the job
+        seconds = summary.get("total_duration")
+        self._rested[key] = now() + _REST * (seconds if isinstance(seconds, int | float) else 0.0)
+        self._see_unwatched(key, bool(summary.get("unwatched_directories")))
         self._forget(key[0])
+
+    def _see_unwatched(self, key: Key, has_any: bool) -> None:
+        """Have a source walked anew of which two runs met directories that should be watched, and are not.
+
+        After the first one they may just have come, and be watched by now.
+        """
+        was_seen = key in self._unwatched
+        self._unwatched.discard(key)
+        if not has_any or self._means.recorder.counts(key).nunwatched:
+            return
+        if not was_seen:
+            self._unwatched.add(key)
+            self._schedule.want(key, now())
+        elif now() - self._walked.get(key, -_DAY) >= _AGAIN_SECONDS:
+            self._walked[key] = now()
+            self._means.recorder.walk_again(key)
 
     def _put_off(self, key: Key) -> None:
         """Let large files that wait be due in their time."""

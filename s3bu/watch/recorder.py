@@ -24,6 +24,7 @@ from s3bu.watch.tree import Tree
 Key: TypeAlias = tuple[str, str]
 """A job and a label."""
 CHANGED_JOB = "the job changed"
+_UNWATCHED = "directories were met that nobody watched"
 _GONE = "the watcher does not watch it any more"
 _KEPT_BOUND = 500_000
 """So many changes are kept for a journal that cannot be written; beyond that all is walked anew once it can."""
@@ -107,6 +108,10 @@ class Recorder:
     def counts(self, key: Key) -> Counts:
         """Return how many directories of a source are watched, and how many are not, and why."""
         return self._tree.counts(self._followed[key].number)
+
+    def walk_again(self, key: Key) -> None:
+        """Walk a source anew, since directories of it are not watched that should be."""
+        self._tree.doubt(self._followed[key].number, _UNWATCHED)
 
     def obstacle(self, key: Key) -> str | None:
         """Return why a source can never be believed to be watched whole, if that is so."""

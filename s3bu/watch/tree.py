@@ -65,6 +65,12 @@ class Tree:
             self._sources.remove(source)
         self._inotify.poke()
 
+    def doubt(self, source: int, why: str) -> None:
+        """Have a source walked anew, and looked at whole by the next run."""
+        with self._lock:
+            self._sources.doubt(source, why)
+        self._inotify.poke()
+
     def look_again(self) -> None:
         """Look for what no event tells of, and have it walked; to be called every 10 seconds.
 

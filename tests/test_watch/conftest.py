@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import World
+from tests.running import Scene, write_file
 from tests.test_watch.living import Living, living, watching
 
 TICK_NS = 30_000_000
@@ -60,3 +61,14 @@ def watched(tmp_path: Path, root: Path) -> Iterator[Living]:
     """Hold a tree that watches the source; nothing is dirty."""
     with watching(tmp_path / "home", root) as made:
         yield made
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    scene = Scene(tmp_path / "scene")
+    scene.enter(monkeypatch)
+    scene.make()
+    write_file(scene.source / "a", "content of a")
+    write_file(scene.source / "directory" / "b", "content of b")
+    monkeypatch.setenv("JOURNAL_STREAM", "9:9")  # lines begin with the source
+    return scene

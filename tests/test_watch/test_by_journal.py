@@ -6,18 +6,17 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from s3bu.backup import Options
 from s3bu.errors import StorageError
-from s3bu.filters import Filters
 from s3bu.manifest import FILE
-from s3bu.selection import Selection
 from tests.fakes import World
 from tests.test_watch.conftest import let_tick
-from tests.test_watch.oracle import Compared, compare, run_by_journal
+from tests.test_watch.oracle import JOURNAL, Compared, compare, run_by_journal
 from tests.test_watch.recorder import Recorder, recording
 
 pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks")
@@ -250,72 +249,6 @@ def test_a_directory_that_is_not_watched_is_listed_each_time(world: World, recor
     assert by_journal(world).outcome.nunwatched == 0
 
 
-# --- what decides about other paths
-
-
-@pytest.mark.parametrize(
-    ("filters", "name", "content"),
-    [
-        (Filters(skip_dir_items=(b".nobackup",)), "deep/.nobackup", b""),
-        (Filters(selection=Selection(ignore_files=(b".ignore",))), "deep/.ignore", b"er\nc\n"),
-        (Filters(selection=Selection(ignore_files=(b".ignore",))), ".ignore", b"deep\na\n"),
-        (
-            Filters(selection=Selection(has_cachedir_tag=True)),
-            "deep/er/CACHEDIR.TAG",
-            b"Signature: 8a477f597d28d172789f06886806bc55",
-        ),
-    ],
-)
-@pytest.mark.parametrize("is_seen", [True, False])
-def test_what_lies_in_a_directory_lets_others_come_and_go(
-    world: World, filters: Filters, name: str, content: bytes, *, is_seen: bool
-) -> None:
-    fill(world)
-    job = world.job(filters)
-    with recording(world, filters) as recorder:
-        run_by_journal(world, job)
-        for change in (lambda: world.write(name, content), (world.source / name).unlink):
-            let_tick()
-            change()
-            if is_seen:
-                recorder.see(name)
-            let_tick()
-            assert compare(world, job).outcome.published is not None
-            let_tick()
-            assert compare(world, job).outcome.published is None
-
-
-def test_a_directory_that_is_left_out_is_asked_by_each_run(world: World) -> None:
-    filters = Filters(skip_dir_items=(b".nobackup",))
-    fill(world)
-    world.write("deep/er/.nobackup")
-    job = world.job(filters)
-    let_tick()
-    with recording(world, filters) as recorder:
-        run_by_journal(world, job)
-        world.write("deep/new", mtime=LONG_AGO)
-        recorder.see("deep/new")
-        let_tick()
-        assert compare(world, job).why_full is None
-        (world.source / "deep/er/.nobackup").unlink()
-        let_tick()
-        compared = compare(world, job)
-    assert (compared.why_full, compared.outcome.counts["new"]) == (None, 2)
-
-
-def test_an_ignore_file_that_changed_in_place_is_found_while_it_is_young(world: World) -> None:
-    filters = Filters(selection=Selection(ignore_files=(b".ignore",)))
-    fill(world)
-    (world.source / "deep/.ignore").write_bytes(b"c\n")
-    job = world.job(filters)
-    with recording(world, filters):
-        run_by_journal(world, job)
-        (world.source / "deep/.ignore").write_bytes(b"e*\n")
-        let_tick()
-        compared = compare(world, job)
-    assert (compared.outcome.counts["new"], compared.outcome.counts["removed"]) == (1, 2)
-
-
 # --- large files that change all the time
 
 
@@ -335,6 +268,19 @@ def test_a_large_file_that_keeps_changing_waits(
     taken = run_by_journal(world, options=Options("here", large_seconds=0))
     assert (taken.why_full, taken.counts["changed"]) == (None, 1)
     assert {one.path: one.nbytes for one in world.newest().entries if one.kind == FILE}[b"deep/er/d"] == 5
+
+
+def test_a_large_file_does_not_wait_for_a_clock_that_was_ahead(
+    world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3bu.backup.large.LARGE_NBYTES", 4)
+    with closing(world.index(JOURNAL)) as index:
+        index.connection.execute("UPDATE snapshot SET created_us = created_us + 365 * 86400000000")
+    rewrite(world.source / "deep/er/d", b"again")
+    recorder.see("deep/er/d")
+    let_tick()
+    taken = run_by_journal(world, options=Options("here", large_seconds=3600))
+    assert (taken.ndeferred, taken.counts["changed"]) == (0, 1)
 
 
 def test_a_run_that_fails_drops_nothing(world: World, recorder: Recorder) -> None:

@@ -1,7 +1,57 @@
-"""What the tests of the watcher share: its children, as the system shows them."""
+"""What the tests of the watcher as a program share."""
 
+import json
+import shutil
+import signal
+import subprocess
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tests.running import (
+    Argument,
+    Scene,
+    Started,
+    started,
+    succeed,
+    tree,
+)
+
+QUICK = ("--interval", "1s", "--settle", "1s")
+NEW_SESSION = "the watcher started after the last full scan"
+
+
+@contextmanager
+def watching(
+    scene: Scene, *arguments: Argument, job: Argument | None = None, prefix: Sequence[str] = ()
+) -> Iterator[Started]:
+    """Watch a job in a block, and hold the watcher to a good end."""
+    with started("watch", scene.repository, job or scene.job, *QUICK, *arguments, prefix=prefix) as watcher:
+        yield watcher
+        watcher.send(signal.SIGTERM)
+        assert watcher.end().code == 0
+
+
+def restored(scene: Scene, what: str = "home/src") -> Any:
+    shutil.rmtree(scene.target, ignore_errors=True)
+    succeed("restore", scene.repository, what, scene.target)
+    return tree(scene.target)
+
+
+def can_mount() -> bool:
+    command = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def restored_if_any(scene: Scene) -> Any:
+    return restored(scene) if (scene.repository / "manifests").exists() else None
+
+
+def backed_up_again(scene: Scene) -> Any:
+    """Back up as cron does, and return the summary."""
+    return json.loads(succeed("backup", scene.repository, scene.job, "--json", "-q").out)
 
 
 def children(pid: int) -> list[int]:
