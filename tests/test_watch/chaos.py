@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from tests.test_watch.writing import put, rewrite_with_its_time, write_asynchronously
+
 LONG_AGO = 1_500_000_000
 _MOST_PATHS = 90
 _EXCHANGE = 2
@@ -33,6 +35,7 @@ class Chaos:
         self._mounted: list[Path] = []
         self._closed: list[Path] = []
         self._maps: list[mmap.mmap] = []
+        self._open: list[int] = []
         outside.mkdir(exist_ok=True)
         self._silent: list[Callable[[], object]] = [self.rewrite_with_its_time, self.rewrite_with_its_time, self.chmod]
         quiet: list[Callable[[], object]] = [
@@ -68,6 +71,10 @@ class Chaos:
             self.write_held_map,
             self.write_held_map,
             self.release_map,
+            self.hold_open,
+            self.write_held_open,
+            self.write_held_open,
+            self.close_held,
             self.read_all,
             self.make_fifo,
             self.leave_out,
@@ -195,6 +202,20 @@ class Chaos:
     def release_map(self) -> None:
         if self._maps:
             self._maps.pop(self.chance.randrange(len(self._maps))).close()
+
+    def hold_open(self) -> None:
+        self._open.append(os.open(self._file(), os.O_RDWR))
+
+    def write_held_open(self) -> None:
+        """Write as databases do, into a file that stays open: that makes no event either."""
+        if self._open:
+            descriptor = self.chance.choice(self._open)
+            offset = self.chance.randrange(os.fstat(descriptor).st_size + 1)
+            write_asynchronously(descriptor, self.chance.randbytes(3), offset)
+
+    def close_held(self) -> None:
+        if self._open:
+            os.close(self._open.pop(self.chance.randrange(len(self._open))))
 
     def read_all(self) -> None:
         for path in self._paths(stat.S_ISREG):
@@ -369,20 +390,3 @@ class Chaos:
 def _command(*words: str | Path) -> None:
     if subprocess.run(words, capture_output=True, check=False).returncode:
         raise OSError(0, "it does not work")
-
-
-def rewrite_with_its_time(path: Path) -> None:
-    """Write as many other bytes into a file, and let it have its time again."""
-    status = path.stat()
-    with open(path, "r+b") as file:
-        file.write(random.randbytes(status.st_size))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def put(path: Path, content: bytes) -> None:
-    """Write a file, and never wait for the other end of a FIFO that has its name."""
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
-    try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
