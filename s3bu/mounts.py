@@ -86,6 +86,22 @@ def mounts_of(path: bytes) -> list[Mount] | None:
     return None if lowest is None else [lowest, *below]
 
 
+def is_uncovered(mount: Mount) -> bool:
+    """Say whether its path leads to a mount now, and not to another one that lies over it, or over a directory above.
+
+    What is mounted when it is first opened (autofs) is not mounted by that.
+    """
+    try:
+        descriptor = os.open(mount.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+            return b"mnt_id:\t%d\n" % mount.number in file.read()
+    finally:
+        os.close(descriptor)
+
+
 def _mount(line: bytes) -> Mount:
     fields, _, rest = line.partition(b" - ")
     number, _, device, root, path, *_ = fields.split(b" ")

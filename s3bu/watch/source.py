@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from s3bu.filters import Filters
-from s3bu.mounts import Mount, is_local, mounts_of
+from s3bu.mounts import Mount, is_local, is_uncovered, mounts_of
 from s3bu.scan.found import Excluded
 from s3bu.selection import CACHEDIR_TAG, Place
 from s3bu.watch.node import Node, Top
@@ -136,21 +136,15 @@ class Source:
             return "the kernel does not tell what is mounted where"
         if not is_local(mounts[0].kind):
             return f"it lies on {_named(mounts[0])}, where changes may come unseen"
-        topmost = {self._below(mount): mount for mount in mounts[1:]}
-        for path, mount in topmost.items():
-            why = self._obstacle_at(path, mount)
-            if why is not None:
-                return why
-        return None
+        found = (self._obstacle_by(mount) for mount in mounts[1:] if is_uncovered(mount))
+        return next((why for why in found if why is not None), None)
 
-    def _obstacle_at(self, path: bytes, mount: Mount) -> str | None:
+    def _obstacle_by(self, mount: Mount) -> str | None:
+        path = self._below(mount)
         shown = os.fsdecode(path)
         if self.top.find(path) is not None:
-            return (
-                None
-                if is_local(mount.kind)
-                else f"{_named(mount)} is mounted at '{shown}', where changes may come unseen"
-            )
+            unseen = f"{_named(mount)} is mounted at '{shown}', where changes may come unseen"
+            return None if is_local(mount.kind) else unseen
         if self.is_directory(path):
             return None  # it is left out
         return f"a file is mounted over '{shown}', and changes to it may come unseen"

@@ -290,6 +290,23 @@ def mounted_file(directory: Path) -> None:
         assert obstacle(watched) == "a file is mounted over 'file', and changes to it may come unseen"
 
 
+def covered_mounts(directory: Path) -> None:
+    """What is mounted below another mount is not there for anybody, whatever lies at its path now."""
+    with watched_source(directory) as watched:
+        place = directory / "source" / "a"
+        for inner in ("b", "b", "c", "d"):
+            (place / inner).mkdir(exist_ok=True)
+            mount("-t", "ramfs" if inner == "c" else "proc", "x", place / inner)
+        mount("-t", "tmpfs", "tmpfs", place)
+        (place / "b").write_text("x")
+        (place / "c").mkdir()
+        (place / "d").mkdir()
+        watched.look_again()
+        assert watched.dirty()[b""]
+        assert obstacle(watched) is None
+        watched.check()
+
+
 def missing_source_that_is_mounted(directory: Path) -> None:
     with living(directory / "home", directory / "disk" / "source") as watched:
         watched.tree.start()

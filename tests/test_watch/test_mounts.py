@@ -17,6 +17,7 @@ SCENARIOS = [
     alone.bind_mount,
     alone.overlay,
     alone.mounted_file,
+    alone.covered_mounts,
     alone.missing_source_that_is_mounted,
 ]
 
