@@ -64,6 +64,12 @@ def watched(tmp_path: Path, root: Path) -> Iterator[Living]:
 
 
 @pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files with an old time count as such: nobody can set when a file was touched."""
+    monkeypatch.setattr("s3bu.backup.looking._MOST_TOUCHED", -1)
+
+
+@pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     scene = Scene(tmp_path / "scene")
     scene.enter(monkeypatch)

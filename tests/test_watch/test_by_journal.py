@@ -19,7 +19,7 @@ from tests.test_watch.conftest import let_tick
 from tests.test_watch.oracle import JOURNAL, Compared, compare, run_by_journal
 from tests.test_watch.recorder import Recorder, recording
 
-pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks")
+pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks", "untouched")
 
 NAMES = ("a", "b", "deep/c", "deep/er/d", "other/e")
 LONG_AGO = 1_500_000_000
@@ -200,6 +200,16 @@ def test_a_file_that_changed_lately_is_asked(world: World, recorder: Recorder) -
         mapped.flush()
         compared = by_journal(world)
     assert changes(compared) == {"changed": 1}
+
+
+def test_a_file_that_was_touched_lately_is_asked(
+    world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As archives and copies leave it: changed a moment ago, with a time of long ago."""
+    monkeypatch.setattr("s3bu.backup.looking._MOST_TOUCHED", 100)
+    os.link(world.source / "a", world.root / "outside")
+    rewrite(world.root / "outside", b"through a link that nobody saw")
+    assert changes(by_journal(world)) == {"changed": 1}
 
 
 def test_a_large_file_is_asked(world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tests.test_watch.oracle import compare, run_by_journal
 from tests.test_watch.recorder import recording
 from tests.test_watch.test_by_journal import LONG_AGO, fill, rewrite
 
-pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks")
+pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks", "untouched")
 
 
 @pytest.mark.parametrize(
