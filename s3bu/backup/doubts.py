@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from s3bu.filters import Filters
 from s3bu.journal import Journal, Left, Watched, rules_of
 from s3bu.journal.keys import signed
-from s3bu.mounts import is_local, mounts_of
+from s3bu.mounts import is_local, is_uncovered, mounts_of
 from s3bu.scan.found import Excluded
 
 _BEAT_BOUND_SECONDS = 60
@@ -54,7 +54,7 @@ def ways_of(path: bytes, filters: Filters, excluded: Excluded) -> Ways:
     foreign = tuple(
         (mount.path[len(root) :].strip(b"/") if number else b"", mount.kind)
         for number, mount in enumerate(mounts)
-        if not is_local(mount.kind)
+        if not is_local(mount.kind) and (number == 0 or is_uncovered(mount))
     )
     return Ways(root, inode, device, rules, _digest(repr(mounts)), foreign)
 
