@@ -219,7 +219,7 @@ def _lines_of_view(outcome: "Outcome") -> Iterator[str]:
     if outcome.why_full is None:
         yield "  looked only where the watcher saw changes"
     elif outcome.why_full != NEVER:
-        yield f"  looked at the whole source: {outcome.why_full}"
+        yield f"  looked at the whole source: {shown_line(outcome.why_full)}"
     if outcome.nunwatched:
         yield f"  met {counted(outcome.nunwatched, 'directory')} that nobody watches"
     if outcome.ndeferred:

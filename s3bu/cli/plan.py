@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from s3bu.cli.backup import chosen_sources
 from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_journal, open_repository
 from s3bu.console import Console, Row, Table
-from s3bu.console.text import counted, format_dollars, format_nbytes, shown
+from s3bu.console.text import counted, format_dollars, format_nbytes, shown, shown_line
 
 if TYPE_CHECKING:
     from s3bu.backup import Options
@@ -271,7 +271,11 @@ def _lines(job: str, made: "Plan", costs: tuple[float, float] | None) -> Iterato
         yield f"  would read {counted(estimated.nfiles, 'file')}, {format_nbytes(estimated.nbytes)}"
         yield f"  would send at most {sent}, of it a manifest of {format_nbytes(estimated.nbytes_manifest)}"
     yield f"  would ask for at most {_requests(estimated)}{_costs_told(costs)}"
-    where = "only where the watcher saw changes" if made.why_full is None else f"at the whole source: {made.why_full}"
+    where = (
+        "only where the watcher saw changes"
+        if made.why_full is None
+        else f"at the whole source: {shown_line(made.why_full)}"
+    )
     yield f"  would look {where}"
     if made.why_listed:
         yield f"  would list all that is stored: {made.why_listed}"

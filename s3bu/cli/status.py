@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, load_job, open_journal, open_repository
 from s3bu.console import Console, Row, Table
-from s3bu.console.text import shown
+from s3bu.console.text import shown, shown_line
 from s3bu.errors import IntegrityError, JobError, PassphraseNotFoundError, S3buError
 from s3bu.job import Job, is_job_file
 from s3bu.moment import format_duration, format_local, parse_moment
@@ -191,7 +191,7 @@ def _row(one: _Standing, oldest: datetime | None) -> Row:
         f"{one.ndirty:,}" if one.ndirty is not None else "",
         format_local(next_run) if next_run else "",
         format_local(full) if full else "",
-        left.full_why if left else "",
+        shown_line(left.full_why) if left else "",
     )
     return Row(facts, cells)
 
@@ -204,7 +204,7 @@ def _watcher(one: _Standing) -> str:
     if not session.is_running:
         return "nobody any more"
     if one.watched.obstacle is not None:
-        return f"nobody: {one.watched.obstacle}"
+        return f"nobody: {shown_line(one.watched.obstacle)}"
     since = format_local(_moment(session.began_us) or datetime.now(UTC))
     silent = "" if one.is_watched else ", without a sign of life"
     return f"process {session.pid} since {since}{silent}"
