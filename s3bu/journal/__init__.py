@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,12 +209,12 @@ class Journal:
                 self._mark(source, Dirty(path, is_tree, since_us, 0, reason))
             for source in batch.sources:
                 self._bound(source)
-            for source, path, identity in batch.watches:
-                if identity is None:
+            for is_watched, watches in groupby(batch.watches, key=lambda one: one[2] is not None):
+                if is_watched:
+                    connection.executemany("INSERT OR REPLACE INTO watched VALUES (?, ?, ?, ?)", map(_watched, watches))
+                    continue
+                for source, path, _ in watches:
                     connection.execute(f"DELETE FROM watched WHERE {TREE}", tree_of(source, path))
-                else:
-                    values = (source, sort_key(path), *map(signed, identity))
-                    connection.execute("INSERT OR REPLACE INTO watched VALUES (?, ?, ?, ?)", values)
             for source, why in batch.obstacles.items():
                 connection.execute("UPDATE source SET obstacle = ? WHERE id = ?", (why, source))
             rows = ((session, name) for name in batch.cookies)
@@ -343,6 +344,12 @@ class Journal:
                     source,
                 ),
             )
+
+
+def _watched(one: tuple[int, bytes, tuple[int, int] | None]) -> tuple[object, ...]:
+    source, path, identity = one
+    assert identity is not None
+    return source, sort_key(path), *map(signed, identity)
 
 
 def rules_of(filters: Filters) -> str:
