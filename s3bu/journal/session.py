@@ -4,6 +4,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+_ENDED = (b"Z", b"X")
+"""How the kernel calls a process that has ended, and for which nobody asked yet."""
+
 
 class Session(NamedTuple):
     """One life of a watcher: its process, by boot, number and start; `beat_ns` is of CLOCK_BOOTTIME."""
@@ -36,9 +39,10 @@ def boot_id() -> str:
 
 
 def start_ticks(pid: int) -> int:
-    """Return when a process started, in ticks since the boot; -1 when there is no such process."""
+    """Return when a process started, in ticks since the boot; -1 when there is no such process, or it has ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return -1
-    return int(status.rpartition(b") ")[2].split()[19])
+    fields = status.rpartition(b") ")[2].split()
+    return -1 if fields[0] in _ENDED else int(fields[19])

@@ -22,6 +22,7 @@ from s3bu.filters import Filters
 from s3bu.history import let_go
 from s3bu.journal import open_for_watching
 from s3bu.journal.batch import Batch
+from s3bu.journal.session import start_ticks
 from tests.fakes import Listener, World, file_entry
 from tests.test_watch.conftest import let_tick
 from tests.test_watch.oracle import COPY, JOURNAL, compare, copy_of, run_by_journal
@@ -252,7 +253,8 @@ def test_a_watcher_that_was_killed_is_known_to_be_gone(world: World) -> None:
             assert watched is not None
             assert watched.session.is_running
             process.kill()
-            process.wait()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked for it
+            assert start_ticks(process.pid) == -1
     assert run_by_journal(world).why_full == "the watcher ended since"
 
 
