@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from s3bu.filters import Filters
 from s3bu.journal import Journal, Left, Watched, rules_of
-from s3bu.journal.keys import signed
 from s3bu.mounts import is_local, is_uncovered, mounts_of
-from s3bu.scan.found import Excluded
+from s3bu.scan.found import Excluded, signed
 
 _BEAT_BOUND_SECONDS = 60
 _COOKIE_SECONDS = 10

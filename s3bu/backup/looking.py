@@ -20,12 +20,11 @@ from s3bu.filters import Filters
 from s3bu.held import held_below
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.journal import Dirty, Journal
-from s3bu.journal.keys import signed
 from s3bu.journal.met import Directory, Met
 from s3bu.manifest import DIRECTORY, FAILED_PATH_BOUND, FILE, Entry, Seen, sort_key
 from s3bu.progress import Failure
 from s3bu.scan import Scan
-from s3bu.scan.found import entries, seen_of
+from s3bu.scan.found import entries, seen_of, signed
 from s3bu.scan.witness import Glance
 from s3bu.spans import Unmodified
 

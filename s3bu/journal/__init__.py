@@ -26,10 +26,11 @@ from s3bu.errors import S3buError
 from s3bu.filters import Filters
 from s3bu.journal.batch import Batch
 from s3bu.journal.file import cookie_directory, existing, journal_path, made
-from s3bu.journal.keys import TREE, path_of, signed, tree_of
+from s3bu.journal.keys import TREE, path_of, tree_of
 from s3bu.journal.met import Directory, Met
 from s3bu.journal.session import Session, boot_id, start_ticks
 from s3bu.manifest import sort_key
+from s3bu.scan.found import signed
 
 BEAT_SECONDS = 10
 """How often a watcher says that it lives."""

@@ -1,4 +1,4 @@
-"""Paths and numbers as the journal's tables have them."""
+"""Paths as the journal's tables have them."""
 
 from s3bu.manifest import sort_key
 
@@ -17,8 +17,3 @@ def tree_of(source: int, path: bytes) -> dict[str, object]:
 def path_of(key: bytes) -> bytes:
     """Return the path of a sort key."""
     return key.replace(b"\0", b"/")
-
-
-def signed(number: int) -> int:
-    """Return a number of 64 bits as SQLite takes it."""
-    return number - ((number >> 63) << 64)

@@ -5,8 +5,9 @@ import sqlite3
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from s3bu.journal.keys import TREE, signed, tree_of
+from s3bu.journal.keys import TREE, tree_of
 from s3bu.manifest import sort_key
+from s3bu.scan.found import signed
 
 
 class Directory(NamedTuple):

@@ -93,8 +93,12 @@ def directory_entry(path: bytes, status: os.stat_result) -> Entry:
 
 def seen_of(status: os.stat_result) -> Seen:
     """Return by what a file is known again; numbers of 64 bits become signed ones."""
-    inode, device = status.st_ino, status.st_dev
-    return Seen(status.st_ctime_ns, inode - ((inode >> 63) << 64), device - ((device >> 63) << 64))
+    return Seen(status.st_ctime_ns, signed(status.st_ino), signed(status.st_dev))
+
+
+def signed(number: int) -> int:
+    """Return a number of 64 bits as SQLite takes it."""
+    return number - ((number >> 63) << 64)
 
 
 def reason(error: OSError) -> str:
