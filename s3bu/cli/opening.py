@@ -104,7 +104,7 @@ def open_repository(text: str, common: Common) -> Iterator["Repository"]:
         storage.close()
 
 
-_OWN = {"index": "the index of s3bu", "journals": "the journal of s3bu", "locks": "the locks of s3bu"}
+OWN = {"index": "the index of s3bu", "journals": "the journal of s3bu", "locks": "the locks of s3bu"}
 """What changes below $S3BU_HOME with each run, and is made again where it is gone."""
 
 
@@ -114,7 +114,7 @@ def excluded_directories(text: str) -> "Excluded":
     from s3bu.storage.place import parse_place  # noqa: PLC0415
 
     home = default_home(os.environ)
-    own: dict[str | Path, str] = {home / name: what for name, what in _OWN.items()}
+    own: dict[str | Path, str] = {home / name: what for name, what in OWN.items()}
     place: Place = parse_place(text)
     if place.kind == "directory":
         own[place.path] = "the repository itself"

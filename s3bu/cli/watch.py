@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from s3bu.cli.opening import (
     NOTHING_COMMON,
+    OWN,
     Common,
     excluded_directories,
     load_job,
@@ -35,7 +36,6 @@ _PROGRAM = (sys.executable, "-P", "-m", "s3bu")
 _BUDGET = 10**9
 _DEFAULTS = {"--interval": "5m", "--settle": "10s", "--full-scan-every": "24h", "--large-interval": "1h"}
 _LONGEST_FULL = 7 * 86_400
-_OWN = ("index", "journals", "locks")
 _VARIABLES = (
     "AWS_PROFILE",
     "AWS_REGION",
@@ -55,7 +55,7 @@ def watch(
     label: str | None = None,
     /,
     *,
-    also: list[str] | None = None,
+    also: Annotated[list[str] | None, Parameter(negative="")] = None,
     interval: str = _DEFAULTS["--interval"],
     settle: str = _DEFAULTS["--settle"],
     full_scan_every: str = _DEFAULTS["--full-scan-every"],
@@ -165,7 +165,7 @@ def _make_own_directories() -> None:
     """Make what each run writes into, so that it is known what not to watch."""
     from s3bu.keyring import default_home  # noqa: PLC0415 - start-up counts
 
-    for name in _OWN:
+    for name in OWN:
         (default_home(os.environ) / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

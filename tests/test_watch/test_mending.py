@@ -1,5 +1,6 @@
 """What the watcher, as a program, makes good by itself: what could not be watched, or written down, for a while."""
 
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -37,6 +38,31 @@ def test_a_source_that_could_not_be_watched_anew_is_tried_again(scene: Scene) ->
         write_file(scene.source / "c", "content of c")
         write_file(scene.source / "c.o", "content of c.o")
         watcher.await_line("home/src: snapshot of 3 files: 1 new")
+
+
+def test_what_could_not_be_stored_is_tried_again_though_nothing_changes(scene: Scene) -> None:
+    with watching(scene) as watcher:
+        watcher.await_line("home/src: snapshot of 2 files")
+        time.sleep(2)
+        in_the_way = scene.object_of("content of c").parent
+        in_the_way.write_bytes(b"a file where a directory belongs")
+        write_file(scene.source / "c", "content of c")
+        watcher.await_line("1 path failed")
+        in_the_way.unlink()
+        watcher.await_line("home/src: snapshot of 3 files")
+
+
+def test_a_queue_that_overflowed_is_said_with_the_line_that_raises_it(scene: Scene) -> None:
+    with watching(scene) as watcher:
+        watcher.await_line("home/src: snapshot of 2 files")
+        time.sleep(2)
+        watcher.send(signal.SIGSTOP)
+        for number in range(12_000):
+            (scene.source / str(number)).touch()
+            (scene.source / str(number)).unlink()
+        watcher.send(signal.SIGCONT)
+        watcher.await_line("the kernel's queue of events overflowed")
+        watcher.await_line("sysctl fs.inotify.max_queued_events=")
 
 
 def test_a_directory_that_may_be_entered_again_is_watched_again(scene: Scene) -> None:
