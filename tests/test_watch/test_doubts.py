@@ -294,3 +294,13 @@ def test_a_batch_keeps_the_first_time_and_the_widest_word_of_a_path() -> None:
     batch.dirty(1, b"a", is_tree=True, reason="why")
     batch.dirty(1, b"a")
     assert batch.changed == {(1, b"a"): (first[0], True, "why")}
+
+
+def test_cookies_of_runs_that_were_killed_are_swept_when_a_watcher_begins(world: World, recorder: Recorder) -> None:
+    old, young = recorder.journal.cookies / "old", recorder.journal.cookies / "young"
+    old.touch()
+    young.touch()
+    os.utime(old, (time.time() - 7_200, time.time() - 7_200))
+    with closing(open_for_watching(world.root / JOURNAL, world.storage.identity)) as journal:
+        journal.begin_session()
+    assert os.listdir(recorder.journal.cookies) == ["young"]
