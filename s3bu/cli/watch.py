@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 
 _PROGRAM = (sys.executable, "-P", "-m", "s3bu")
 """This program; -P: whatever lies in the working directory is no part of it."""
-_BUDGET = 10**9
-_DEFAULTS = {"--interval": "5m", "--settle": "10s", "--full-scan-every": "24h", "--large-interval": "1h"}
+_DEFAULTS = {
+    "--interval": "5m",
+    "--settle": "10s",
+    "--full-scan-every": "24h",
+    "--large-interval": "1h",
+    "--manifest-budget": "1GB",
+}
 _LONGEST_FULL = 7 * 86_400
 _VARIABLES = (
     "AWS_PROFILE",
@@ -60,7 +65,7 @@ def watch(
     settle: str = _DEFAULTS["--settle"],
     full_scan_every: str = _DEFAULTS["--full-scan-every"],
     large_interval: str = _DEFAULTS["--large-interval"],
-    manifest_budget: str | None = None,
+    manifest_budget: str = "1GB",
     compress: Annotated[bool, Parameter(name=["--compress", "-c"], negative="")] = False,
     record_only: Annotated[bool, Parameter(negative="")] = False,
     once: Annotated[bool, Parameter(negative="")] = False,
@@ -96,7 +101,7 @@ def watch(
     large_interval
         take a file over 256 MiB that keeps changing at most so often
     manifest_budget
-        publish at most so many bytes of manifests a day, by longer intervals; default: 1,000,000,000
+        publish at most so many bytes of manifests a day, by longer intervals
     compress
         compress new contents that get smaller by it
     record_only
@@ -113,7 +118,7 @@ def watch(
         if print_unit:
             raise UsageError("--once ends, and a service does not", hint="leave out one of them")
         raise UsageError("--once backs up, and --record-only does not", hint="leave out one of them")
-    budget = _BUDGET if manifest_budget is None else parse_size(manifest_budget)
+    budget = parse_size(manifest_budget)
     if budget == 0:
         raise UsageError("--manifest-budget 0 would never let a snapshot be published", hint="write 1GB, for example")
     full_seconds = parse_duration(full_scan_every)
@@ -128,9 +133,9 @@ def watch(
     if len({Path(one).stem if is_job_file(one) else one for one in named}) < len(named):
         raise UsageError("a job is named twice", hint="leave out one of them")
     if print_unit:
-        given = dict(zip(_DEFAULTS, (interval, settle, full_scan_every, large_interval), strict=True))
+        texts = (interval, settle, full_scan_every, large_interval, manifest_budget)
+        given = dict(zip(_DEFAULTS, texts, strict=True))
         words = [word for name, text in given.items() if text != _DEFAULTS[name] for word in (name, text)]
-        words += ["--manifest-budget", manifest_budget] if manifest_budget is not None else []
         flags = {"-c": compress, "--record-only": record_only, "--once": once}
         words += [name for name, is_given in flags.items() if is_given]
         return _print_unit(repository, named, label, words, common)

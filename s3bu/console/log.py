@@ -37,7 +37,7 @@ class PersonLog:
 
     def say(self, event: str, message: str, *, source: str = "") -> None:
         """Say one line."""
-        if self._is_quiet and event not in ("failed", "error", "warning", "limit", "journal"):
+        if self._is_quiet and event not in ("failed", "error", "warning", "limit", "journal", "running"):
             return
         when = f"{format_local(datetime.now().astimezone())} " if self._has_time else ""
         about = f"{source}: " if source else ""

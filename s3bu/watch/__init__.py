@@ -202,6 +202,7 @@ class Watcher:
             self._recorder.beat()
         if self._backups is not None:
             self._backups.tell_plans()
+            self._backups.tell_long()
 
     def _look(self) -> None:
         """See whether all is still where it was: the sources, the journal, and local job files."""

@@ -31,12 +31,13 @@ _PLAN_STEP_US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What backups need: how to start runs, where what changed is recorded, and where to say what came of them."""
+    """What backups need: how to start runs, where what changes is recorded, where to say what came of runs, a clock."""
 
     commands: Commands
     children: Children
     recorder: Recorder
     log: Log
+    clock: Callable[[], float] = now
 
 
 class Backups:
@@ -50,6 +51,7 @@ class Backups:
     ) -> None:
         self._schedule: Schedule[Key] = Schedule(pace)
         self._means = means
+        self._now = means.clock
         self._job_of = job_of
         self._doubt_job = doubt_job
         self._is_once = is_once
@@ -61,6 +63,7 @@ class Backups:
         self._deferred: dict[Key, dict[bytes, int]] = {}
         self._planned: dict[Key, int | None] = {}
         self._running: dict[Key, int] = {}
+        self._began: dict[str, float] = {}
         self._nruns = 0
         self._forgot: dict[str, float] = {}
         self._failed: dict[Key, tuple[str, ...]] = {}
@@ -72,7 +75,7 @@ class Backups:
 
     def add(self, key: Key, named: str) -> None:
         """Back up a source too, by the name that the user gave its job; it is due at once."""
-        self._schedule.add(key, now())
+        self._schedule.add(key, self._now())
         self._named[key] = named
 
     def remove(self, key: Key) -> None:
@@ -88,7 +91,7 @@ class Backups:
         """Take note of paths that changed; those that are put off make no run due before their time."""
         put_off, now_us = self._deferred.get(key, {}), _now_us()
         if key in self._named and any(put_off.get(path, 0) <= now_us for path in paths):
-            self._schedule.changed(key, now())
+            self._schedule.changed(key, self._now())
 
     def doubt(self, key: Key) -> None:
         """Let a source be due as soon as the interval allows it: it may have changed without a word.
@@ -96,7 +99,7 @@ class Backups:
         No more than a tenth of the time goes into such runs.
         """
         if key in self._named:
-            self._schedule.want(key, max(now(), self._rested.get(key, 0.0)))
+            self._schedule.want(key, max(self._now(), self._rested.get(key, 0.0)))
 
     @property
     def are_over(self) -> bool:
@@ -114,7 +117,7 @@ class Backups:
 
     def start_due(self) -> None:
         """Start the runs that are due, one a job."""
-        for key in self._schedule.all_due(now()):
+        for key in self._schedule.all_due(self._now()):
             if not self._is_busy(key):
                 self._start(key)
 
@@ -122,7 +125,7 @@ class Backups:
         """Write down when each source is to be backed up; where that is not possible nobody needs to know."""
         for key in self._named:
             due = self._schedule.due(key)
-            when_us = None if due == NEVER else _now_us() + round((due - now()) * 1e6)
+            when_us = None if due == NEVER else _now_us() + round((due - self._now()) * 1e6)
             before = self._planned.get(key)
             if when_us is None and before is None:
                 continue
@@ -133,13 +136,29 @@ class Backups:
                 except JournalError:
                     self._planned.pop(key)
 
+    def tell_long(self) -> None:
+        """Say once an hour of a run that it has not ended: it may hang, and its job waits for it."""
+        for job, began in self._began.items():
+            lasted = self._now() - began
+            if lasted >= _AGAIN_SECONDS:
+                more = f"; it began {format_duration(lasted)} ago"
+                self._once.say(
+                    "running", "a run has not ended, and the job waits for it", self._now(), source=job, more=more
+                )
+
     # --- runs
+
+    def _over(self, job: str) -> None:
+        """Note that the run of a job has ended."""
+        self._began.pop(job, None)
+        self._once.over("running", source=job)
 
     def _start(self, key: Key) -> None:
         job, label = key
-        self._schedule.begin(key, now())
+        self._schedule.begin(key, self._now())
         self._nruns += 1
         self._running[key] = number = self._nruns
+        self._began[job] = self._now()
         if self._schedule.failures(key) == 0:
             self._means.log.say("began", "backup began", source=f"{job}/{label}")
         words = self._means.commands.backup(self._named[key], label)
@@ -148,6 +167,7 @@ class Backups:
 
     def _end(self, key: Key, number: int, ended: Ended) -> None:
         """Say what came of a run, and what is to be done next."""
+        self._over(key[0])
         if self._running.get(key) != number:
             return  # the source went meanwhile, and may be back
         del self._running[key]
@@ -171,14 +191,14 @@ class Backups:
             self._means.log.ended(source, ended.code, summary)
         self._tell_failures(key, ended)
         for warning in ended.warnings:
-            self._daily.say("warning", warning, now(), source=source)
+            self._daily.say("warning", warning, self._now(), source=source)
         if why_full is not None:
             self._doubt_job()  # it may be that the run had a newer version of the job
         self._try_incomplete_again(key, is_incomplete=ended.code == _INCOMPLETE)
         if isinstance(why_full, str) and "queue" in why_full:
-            self._daily.say("limit", hint_of_queue(read_limits()), now(), source=source)
+            self._daily.say("limit", hint_of_queue(read_limits()), self._now(), source=source)
         seconds = summary.get("total_duration")
-        self._rested[key] = now() + _REST * (seconds if isinstance(seconds, int | float) else 0.0)
+        self._rested[key] = self._now() + _REST * (seconds if isinstance(seconds, int | float) else 0.0)
         self._see_unwatched(key, bool(summary.get("unwatched_directories")))
         self._forget(key[0])
 
@@ -188,7 +208,7 @@ class Backups:
             self._incomplete.pop(key, None)
             return
         ntimes = self._incomplete[key] = self._incomplete.get(key, 0) + 1
-        self._schedule.want(key, now() + min(_FIRST_AGAIN_SECONDS * 2 ** min(ntimes - 1, 16), _AGAIN_SECONDS))
+        self._schedule.want(key, self._now() + min(_FIRST_AGAIN_SECONDS * 2 ** min(ntimes - 1, 16), _AGAIN_SECONDS))
 
     def _see_unwatched(self, key: Key, has_any: bool) -> None:
         """Have a source walked anew of which two runs met directories that should be watched, and are not.
@@ -201,9 +221,9 @@ class Backups:
             return
         if not was_seen:
             self._unwatched.add(key)
-            self._schedule.want(key, now())
-        elif now() - self._walked.get(key, -_DAY) >= _AGAIN_SECONDS:
-            self._walked[key] = now()
+            self._schedule.want(key, self._now())
+        elif self._now() - self._walked.get(key, -_DAY) >= _AGAIN_SECONDS:
+            self._walked[key] = self._now()
             self._means.recorder.walk_again(key)
 
     def _put_off(self, key: Key) -> None:
@@ -214,7 +234,7 @@ class Backups:
             self._deferred[key] = {}
         if self._deferred[key]:
             delay_us = min(self._deferred[key].values()) - _now_us()
-            self._schedule.want(key, now() + max(delay_us, 0) / 1e6)
+            self._schedule.want(key, self._now() + max(delay_us, 0) / 1e6)
 
     def _tell_failures(self, key: Key, ended: Ended) -> None:
         """Name the paths that failed, unless they are those that failed the last time."""
@@ -227,15 +247,15 @@ class Backups:
         self._failed[key] = failures
 
     def _fail(self, key: Key, ended: Ended) -> None:
-        self._schedule.fail(key, now())
-        why = ended.why or ""
+        self._schedule.fail(key, self._now())
+        source, message = "/".join(key), f"backup failed: {ended.why or ''}"
         if not self._is_once:
-            wait = format_duration(self._schedule.due(key) - now())
+            wait = format_duration(self._schedule.due(key) - self._now())
             if self._schedule.failures(key) > 1:
                 wait += " and then at most every 10 min"
-            self._once.say("failed", f"backup failed: {why}", now(), source="/".join(key), more=f"; next try in {wait}")
+            self._once.say("failed", message, self._now(), source=source, more=f"; next try in {wait}")
         else:
-            self._means.log.say("failed", f"backup failed: {why}", source="/".join(key))
+            self._means.log.say("failed", message, source=source)
 
     # --- what goes
 
@@ -244,22 +264,23 @@ class Backups:
         if self._is_once or self._job_of(job).retention is None:
             return
         last = self._forgot.get(job)
-        if last is not None and now() - last < _DAY:
+        if last is not None and self._now() - last < _DAY:
             return
-        self._forgot[job] = now()
+        self._forgot[job] = self._began[job] = self._now()
         named = next(named for (one, _), named in self._named.items() if one == job)
         words = self._means.commands.forget(named)
         self._means.children.start(words, lambda ended: self._forgotten(job, ended), job=job)
 
     def _forgotten(self, job: str, ended: Ended) -> None:
+        self._over(job)
         if ended.code in (0, _INCOMPLETE):
             gone = ended.summary.get("forgotten")
             self._daily.over("failed", source=job)
             if gone:
                 self._means.log.say("forgot", _told_forgotten(ended.summary), source=job)
         else:
-            self._forgot[job] = now() + _AGAIN_SECONDS - _DAY  # another backup may just have used the index
-            self._daily.say("failed", f"old snapshots could not be forgotten: {ended.why}", now(), source=job)
+            self._forgot[job] = self._now() + _AGAIN_SECONDS - _DAY  # another backup may just have used the index
+            self._daily.say("failed", f"old snapshots could not be forgotten: {ended.why}", self._now(), source=job)
 
 
 def _told_forgotten(summary: Message) -> str:

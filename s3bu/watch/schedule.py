@@ -28,7 +28,7 @@ class Pace:
 
     interval: float = 300.0
     settle: float = 10.0
-    budget: int = 10**9
+    budget: int = 2**30
     full_every: float = _DAY
 
 
