@@ -93,6 +93,8 @@ def helped(*command: str) -> dict[str, list[str]]:
     for line in result.out.splitlines():
         if line.endswith(":") and not line.startswith(" "):
             title = line
+        elif line.startswith("   ") and title in sections:
+            sections[title][-1] += f" {line.strip()}"  # the meaning of an entry goes on
         elif line.startswith("  "):
             sections.setdefault(title, []).append(line)
     return sections
@@ -103,7 +105,7 @@ def all_commands(*parent: str) -> Iterator[tuple[str, ...]]:
     if not lines:
         yield parent
     for line in lines:
-        name = line.split(":")[0].strip()
+        name = line.split()[0]
         if not name.startswith("-"):
             yield from all_commands(*parent, name)
 
@@ -120,18 +122,23 @@ def usage(*command: str) -> str:
     return " ".join(["s3bu", *command, *arguments])
 
 
-@pytest.fixture(autouse=True)
-def wide_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")
-
-
 # --- commands and options
 
 
-def test_the_list_of_commands_fits_a_terminal_of_eighty_columns() -> None:
-    groups = {command[:-1] for command in all_commands()}
-    listed = [line for group in groups for line in helped(*group)["Commands:"]]
-    assert [line for line in listed if len(line) >= 80] == []
+def test_help_fits_a_terminal_of_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ((), *{command[:-1] for command in all_commands()}, *all_commands()):
+        assert [line for line in run(*command, "--help").out.splitlines() if len(line) > 80] == [], command
+
+
+def test_every_command_has_examples_and_says_what_each_of_its_words_means() -> None:
+    for command in all_commands():
+        sections = helped(*command)
+        assert any(" ".join(["s3bu", *command]) in line for line in sections["For example:"]), command
+        for title in ("Arguments:", "Parameters:", "Common options:"):
+            for line in sections.get(title, []):
+                label, _, meaning = line.strip().partition("  ")
+                assert re.sub(r" *\[.*\]$", "", meaning.strip()), f"{' '.join(command)}: {label}"
 
 
 def test_every_command_has_a_section_with_its_arguments_and_no_other_section_is_there() -> None:

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError
 from s3bu import __version__
 from s3bu.cli.backup import backup
 from s3bu.cli.forget import forget
+from s3bu.cli.help import Formatter
 from s3bu.cli.index import index
 from s3bu.cli.job import job
 from s3bu.cli.keys import init, keys
@@ -35,7 +36,7 @@ app = App(
     version=__version__,
     help="Encrypted, deduplicated backups of directories in an S3 bucket or directory of your own.",
     help_format="plaintext",
-    help_formatter="plain",
+    help_formatter=Formatter(),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
     exit_on_error=False,

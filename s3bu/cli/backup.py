@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from s3bu.cli.opening import (
     NOTHING_COMMON,
     Common,
+    Location,
     excluded_directories,
     load_job,
     open_journal,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def backup(
-    repository: str,
+    repository: Location,
     job: str,
     label: str | None = None,
     /,
@@ -50,7 +51,7 @@ def backup(
     2 wrong usage, 3 done but incomplete, 10 no repository or job, 11 another run has the job,
     12 key missing or wrong.
 
-    Examples:
+    For example:
 
       s3bu backup my-bucket home
       s3bu backup my-bucket server etc -c
@@ -59,8 +60,6 @@ def backup(
 
     Parameters
     ----------
-    repository
-        a bucket (my-bucket, s3://my-bucket/prefix) or a directory (/path, ./path)
     job
         a job's name, or a local .yml file
     label

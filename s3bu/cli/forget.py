@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository, open_synced_index, read_stored_job
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_repository, open_synced_index, read_stored_job
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, shown
 from s3bu.errors import JobError, UsageError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def forget(
-    repository: str,
+    repository: Location,
     job: str | None = None,
     label: str | None = None,
     /,
@@ -42,9 +42,9 @@ def forget(
     snapshot of a source that lacks nothing always stays. Contents stay until `s3bu prune`. Exit codes: 3 a snapshot
     cannot be read and was kept, 11 a backup uses the index just now.
 
-    Examples:
+    For example:
 
-      s3bu forget my-bucket home --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+      s3bu forget my-bucket home --keep-daily 7 --keep-monthly 12 --dry-run
       s3bu forget my-bucket home documents --keep-within 1y6m
       s3bu forget my-bucket home
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_repository
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, format_nbytes, shown
 from s3bu.moment import format_local
@@ -45,7 +45,7 @@ def _alone(local: "Index", console: Console) -> Iterator[None]:
 
 
 @index.command
-def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def sync(repository: Location, /, *, common: Common = NOTHING_COMMON) -> int:
     """Take in all snapshots that are not in the index yet.
 
     Of all jobs, and of other machines too.
@@ -54,7 +54,7 @@ def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
     its passphrase. Exit codes: 0 done, 3 some snapshots could not be opened or were altered, 11 a backup uses the
     index just now.
 
-    Examples:
+    For example:
 
       s3bu index sync my-bucket
     """
@@ -67,13 +67,13 @@ def sync(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
 
 
 @index.command
-def rebuild(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def rebuild(repository: Location, /, *, common: Common = NOTHING_COMMON) -> int:
     """Empty the index and take in all snapshots again.
 
     Nothing is lost by it but time: the index holds nothing that is not in the repository, besides what lets a backup
     pass over unmodified files more surely; the first backup afterwards goes by size and time alone.
 
-    Examples:
+    For example:
 
       s3bu index rebuild my-bucket
     """
@@ -105,10 +105,10 @@ def _report(outcome: "Outcome", local: "Index", console: Console) -> int:
 
 
 @index.command
-def path(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def path(repository: Location, /, *, common: Common = NOTHING_COMMON) -> int:
     """Print where the index of a repository lies, whether it is there or not.
 
-    Examples:
+    For example:
 
       sqlite3 "$(s3bu index path my-bucket)" .tables
     """
@@ -122,10 +122,10 @@ def path(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
 
 
 @index.command
-def status(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def status(repository: Location, /, *, common: Common = NOTHING_COMMON) -> int:
     """Show what the index holds, without asking the repository.
 
-    Examples:
+    For example:
 
       s3bu index status my-bucket
     """

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, NOTHING_TOLD, Common, Telling, open_repository, read_stored_job
+from s3bu.cli.opening import NOTHING_COMMON, NOTHING_TOLD, Common, Location, Telling, open_repository, read_stored_job
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, shown, shown_line
 from s3bu.errors import JobError, S3buError, UsageError
@@ -29,7 +29,7 @@ _TEMPLATE = b"""sources:
 def check(file: Path, /, *, telling: Telling = NOTHING_TOLD) -> int:
     """Check a job file, and name all that is wrong with it.
 
-    Examples:
+    For example:
 
       s3bu job check home.yml
 
@@ -53,10 +53,10 @@ def check(file: Path, /, *, telling: Telling = NOTHING_TOLD) -> int:
 
 
 @job.command
-def upload(repository: str, name: str, file: Path, /, *, common: Common = NOTHING_COMMON) -> int:
+def upload(repository: Location, name: str, file: Path, /, *, common: Common = NOTHING_COMMON) -> int:
     """Check a job file and store it as a new version of a job.
 
-    Examples:
+    For example:
 
       s3bu job upload my-bucket home home.yml
 
@@ -82,7 +82,7 @@ def _tell_version(console: Console, name: str, version: int) -> None:
 
 @job.command
 def download(
-    repository: str,
+    repository: Location,
     name: str,
     /,
     *,
@@ -92,7 +92,7 @@ def download(
 ) -> int:
     """Write a job into a file, which must not be there yet.
 
-    Examples:
+    For example:
 
       s3bu job download my-bucket home -o home.yml
 
@@ -122,10 +122,10 @@ def download(
 
 
 @job.command
-def show(repository: str, name: str, /, *, version: int | None = None, common: Common = NOTHING_COMMON) -> int:
+def show(repository: Location, name: str, /, *, version: int | None = None, common: Common = NOTHING_COMMON) -> int:
     """Print a job.
 
-    Examples:
+    For example:
 
       s3bu job show my-bucket home
 
@@ -147,10 +147,10 @@ def show(repository: str, name: str, /, *, version: int | None = None, common: C
 
 
 @job.command(name="list")
-def list_jobs(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def list_jobs(repository: Location, /, *, common: Common = NOTHING_COMMON) -> int:
     """List the jobs of a repository with their versions.
 
-    Examples:
+    For example:
 
       s3bu job list my-bucket
     """
@@ -169,12 +169,12 @@ def _row(name: str, versions: Sequence[int]) -> Row:
 
 
 @job.command
-def edit(repository: str, name: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def edit(repository: Location, name: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """Edit a job in $EDITOR, and store it as a new version.
 
     It is checked first; a new job starts from a template.
 
-    Examples:
+    For example:
 
       s3bu job edit my-bucket home
 

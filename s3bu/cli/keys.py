@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_repository
 from s3bu.console import Console
 from s3bu.console.text import shown
 from s3bu.errors import UsageError
@@ -18,7 +18,7 @@ keys = App(name="keys", help="Show the keys of a repository, and accept changed 
 
 
 def init(
-    repository: str,
+    repository: Location,
     /,
     *,
     recipients_file: Annotated[Path | None, Parameter()] = None,
@@ -29,15 +29,13 @@ def init(
     Nothing is ever overwritten, so it can be run again. On a second machine, copy secrets.yml there first; a machine
     that only backs up needs no identities.
 
-    Examples:
+    For example:
 
       s3bu init my-bucket
       s3bu init ./repository --recipients-file recipients.txt
 
     Parameters
     ----------
-    repository
-        a bucket (my-bucket, s3://my-bucket/prefix) or a directory (/path, ./path)
     recipients_file
         age recipients that can read the backups, instead of a new identity's
     """
@@ -75,10 +73,10 @@ def _read_text(path: Path) -> str:
 
 
 @keys.command(name="list")
-def list_keys(repository: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def list_keys(repository: Location, /, *, common: Common = NOTHING_COMMON) -> int:
     """Show who can read what is backed up, and which keys this machine has.
 
-    Examples:
+    For example:
 
       s3bu keys list my-bucket
     """
@@ -107,13 +105,13 @@ def _has_identities(repository: "Repository") -> bool:
 
 
 @keys.command
-def accept(repository: str, fingerprint: str | None = None, /, *, common: Common = NOTHING_COMMON) -> int:
+def accept(repository: Location, fingerprint: str | None = None, /, *, common: Common = NOTHING_COMMON) -> int:
     """Accept the recipients of a repository, by their fingerprint.
 
     A backup is encrypted only to recipients that this machine accepted: the first ones it sees, and then what is
     accepted here. Whoever can write to the bucket could otherwise add a key of their own.
 
-    Examples:
+    For example:
 
       s3bu keys list my-bucket
       s3bu keys accept my-bucket ABCD-EFGH-IJKL-MNOP-QRST

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Group, Parameter
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from s3bu.storage.place import Place
 
 _SHARED = Group("Common options", sort_key=100)
+
+Location: TypeAlias = Annotated[
+    str, Parameter(help="a bucket (my-bucket, s3://my-bucket/prefix) or a directory (/path, ./path)")
+]
+"""Where a repository is, as a user writes it."""
 
 
 @Parameter(name="*", group=_SHARED)

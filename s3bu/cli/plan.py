@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from s3bu.cli.backup import chosen_sources
-from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_journal, open_repository
+from s3bu.cli.opening import (
+    NOTHING_COMMON,
+    Common,
+    Location,
+    excluded_directories,
+    load_job,
+    open_journal,
+    open_repository,
+)
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, format_dollars, format_nbytes, shown, shown_line
 
@@ -29,7 +37,7 @@ _ACTIONS = ("new", "changed", "check", "removed", "carried", "failed", "skipped"
 
 
 def plan(
-    repository: str,
+    repository: Location,
     job: str,
     label: str | None = None,
     /,
@@ -46,7 +54,7 @@ def plan(
     would be incomplete, 4 with --exit-code: there is something to do, 10 no repository or job,
     12 key missing or wrong.
 
-    Examples:
+    For example:
 
       s3bu plan my-bucket home
       s3bu plan my-bucket home.yml documents -v
@@ -55,8 +63,6 @@ def plan(
 
     Parameters
     ----------
-    repository
-        a bucket (my-bucket, s3://my-bucket/prefix) or a directory (/path, ./path)
     job
         a job's name, or a local .yml file
     label

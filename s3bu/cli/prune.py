@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_repository
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, format_nbytes, shown
 from s3bu.errors import UsageError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def prune(
-    repository: str,
+    repository: Location,
     /,
     *,
     dry_run: Annotated[bool, Parameter(name=["--dry-run", "-n"], negative="")] = False,
@@ -32,7 +32,7 @@ def prune(
     that may delete. Exit codes: 0 done or nothing to do, 1 failed, and then nothing was deleted that anybody needs,
     11 another prune deletes just now, 12 a passphrase is missing.
 
-    Examples:
+    For example:
 
       s3bu prune my-bucket --dry-run
       s3bu prune my-bucket -p admin

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_index_for_reading
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_index_for_reading
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import shown_line
 from s3bu.errors import UsageError
@@ -24,7 +24,7 @@ _SECONDS_BOUND = 1_000_000.0
 
 
 def query(
-    repository: str,
+    repository: Location,
     sql: str | None = None,
     /,
     *,
@@ -40,11 +40,11 @@ def query(
 
     The statement can only read, and runs in a process of its own. docs/query.md explains the views, with examples.
 
-    Examples:
+    For example:
 
       s3bu query my-bucket --tables
-      s3bu query my-bucket "SELECT path, size FROM files ORDER BY size DESC LIMIT 10"
-      s3bu query my-bucket "SELECT * FROM versions WHERE path = :path" --param path=letters/to-anna.odt
+      s3bu query my-bucket "SELECT path, size FROM files ORDER BY size DESC LIMIT 5"
+      s3bu query my-bucket "SELECT * FROM versions WHERE path = :p" --param p=a.odt
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, index_for_reading, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, index_for_reading, open_repository
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, format_nbytes, shown
 from s3bu.errors import UsageError
@@ -27,7 +27,7 @@ _SHOWN = 50
 
 
 def restore(
-    repository: str,
+    repository: Location,
     what: str,
     destination: Path,
     pattern: str | None = None,
@@ -48,13 +48,13 @@ def restore(
     with -f: what is right already is not fetched again. Exit codes: 0 all came back, 1 failed, 2 wrong usage,
     3 some paths did not come back, 10 no repository or job, 12 key missing or wrong.
 
-    Examples:
+    For example:
 
       s3bu restore my-bucket home/documents ./restored
       s3bu restore my-bucket home/documents@2026-05-01 ./restored
       s3bu restore my-bucket home/documents ./restored '^letters/.*[.]odt$'
-      s3bu restore my-bucket home/documents ./restored --where "mtime_text >= '2026-05-01'"
-      s3bu restore my-bucket "SELECT path, hash FROM deleted WHERE path LIKE '%.odt'" ./restored
+      s3bu restore my-bucket home/docs ./restored --where "mtime_text > '2026-05'"
+      s3bu restore my-bucket "SELECT * FROM deleted WHERE path LIKE '%.odt'" ./odt
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def _lines(plan: "Plan", outcome: "Outcome") -> Iterator[str]:
 
 
 def download(
-    repository: str,
+    repository: Location,
     key: str,
     directory: Path,
     /,
@@ -250,7 +250,7 @@ def download(
 ) -> int:
     """Fetch any object by its key, decrypted and decompressed.
 
-    Examples:
+    For example:
 
       s3bu download my-bucket jobs/home/home-001.yml .
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository, open_synced_index
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_repository, open_synced_index
 from s3bu.console.text import counted, shown, shown_line
 from s3bu.errors import UsageError
 from s3bu.pattern import compile_pattern
@@ -17,7 +17,7 @@ _NOTHING = 3
 
 
 def rewrite(
-    repository: str,
+    repository: Location,
     snapshot: str,
     /,
     *snapshots: str,
@@ -32,9 +32,9 @@ def rewrite(
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nothing matches, 10 no repository, 11 a backup uses the index just
     now, 12 key missing or wrong.
 
-    Examples:
+    For example:
 
-      s3bu rewrite my-bucket home/documents home/documents@3d --remove 'secret.odt' --dry-run
+      s3bu rewrite my-bucket home/docs home/docs@3d --remove 'secret.odt' --dry-run
       s3bu rewrite my-bucket home/documents --remove 'private/letters'
 
     Parameters

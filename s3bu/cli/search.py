@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, excluded_directories, load_job, open_index_for_reading
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, excluded_directories, load_job, open_index_for_reading
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import format_nbytes, shown_line
 from s3bu.errors import UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def find(
-    repository: str,
+    repository: Location,
     pattern: str,
     /,
     *,
@@ -38,7 +38,7 @@ def find(
     A file that did not change is one line, however many snapshots have it. Answered from the index. Exit codes: 0 done,
     also when nothing was found, 2 wrong usage.
 
-    Examples:
+    For example:
 
       s3bu find my-bucket '*.odt'
       s3bu find my-bucket 're:^letters/' --since 2026-03-01 --until 2026-03-31
@@ -80,12 +80,12 @@ def find(
     return 0
 
 
-def history(repository: str, path: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def history(repository: Location, path: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """Show all versions of one path, and what became of each.
 
     Answered from the index. Exit codes: 0 done, 2 wrong usage, also when no snapshot has the path.
 
-    Examples:
+    For example:
 
       s3bu history my-bucket letters/to-anna.odt
 
@@ -102,13 +102,13 @@ def history(repository: str, path: str, /, *, common: Common = NOTHING_COMMON) -
     return 0
 
 
-def diff(repository: str, a: str, b: str, /, *, common: Common = NOTHING_COMMON) -> int:
+def diff(repository: Location, a: str, b: str, /, *, common: Common = NOTHING_COMMON) -> int:
     """Show what differs between two snapshots, or between one and now.
 
     Answered from the index; with `now` the source is looked at, and files are compared by size and time. Exit codes:
     0 done, 2 wrong usage, 3 done, but some of the source could not be looked at.
 
-    Examples:
+    For example:
 
       s3bu diff my-bucket home/documents@2026-05-01 home/documents
       s3bu diff my-bucket home/documents now
@@ -160,7 +160,7 @@ def _differences_now(
 
 
 def du(
-    repository: str,
+    repository: Location,
     snapshot: str | None = None,
     /,
     *,
@@ -176,7 +176,7 @@ def du(
     Of a snapshot, or of the newest one of each source. Answered from the index; sizes are those of the files, before
     compression, and a content that is there twice is counted twice. Exit codes: 0 done, 2 wrong usage.
 
-    Examples:
+    For example:
 
       s3bu du my-bucket
       s3bu du my-bucket home/documents@2026-05-01 --depth 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_repository
 from s3bu.console import Row, Table
 from s3bu.console.text import counted, format_nbytes, shown
 from s3bu.moment import format_local
@@ -29,13 +29,13 @@ _KINDS = {
 
 
 def snapshots(
-    repository: str, job: str | None = None, label: str | None = None, /, *, common: Common = NOTHING_COMMON
+    repository: Location, job: str | None = None, label: str | None = None, /, *, common: Common = NOTHING_COMMON
 ) -> int:
     """List snapshots: when, what they hold, and what changed.
 
     Each manifest is opened for it, which takes about a second each.
 
-    Examples:
+    For example:
 
       s3bu snapshots my-bucket
       s3bu snapshots my-bucket home documents
@@ -82,7 +82,7 @@ def _row(line: "Line") -> Row:
 
 
 def ls(
-    repository: str,
+    repository: Location,
     snapshot: str,
     pattern: str | None = None,
     /,
@@ -92,7 +92,7 @@ def ls(
 ) -> int:
     """List what a snapshot holds.
 
-    Examples:
+    For example:
 
       s3bu ls my-bucket home/documents
       s3bu ls my-bucket home/documents@3d '*.odt'

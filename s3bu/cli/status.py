@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, load_job, open_journal, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, load_job, open_journal, open_repository
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import shown, shown_line
 from s3bu.errors import IntegrityError, JobError, PassphraseNotFoundError, S3buError
@@ -27,14 +27,14 @@ _SILENT_SECONDS = 60
 
 
 def status(
-    repository: str, job: str | None = None, /, *, max_age: str | None = None, common: Common = NOTHING_COMMON
+    repository: Location, job: str | None = None, /, *, max_age: str | None = None, common: Common = NOTHING_COMMON
 ) -> int:
     """Show how old the newest snapshots are, and who watches the sources.
 
     The snapshots are those of the repository, of all machines; the rest is of this machine. Exit codes: 3 a newest
     snapshot is too old, or there is none, 10 no repository or job, 12 key missing or wrong.
 
-    Examples:
+    For example:
 
       s3bu status my-bucket
       s3bu status my-bucket home --max-age 26h

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from s3bu.cli.opening import NOTHING_COMMON, Common, load_job, open_repository
+from s3bu.cli.opening import NOTHING_COMMON, Common, Location, load_job, open_repository
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, format_nbytes, shown, shown_line
 from s3bu.errors import IntegrityError, JobError, JobNotFoundError
@@ -28,7 +28,7 @@ _MEASURED = 200
 
 
 def verify(
-    repository: str,
+    repository: Location,
     job: str | None = None,
     label: str | None = None,
     /,
@@ -46,7 +46,7 @@ def verify(
     it failed, 2 wrong usage, 3 something was repaired, or cannot be told, or is too old, 10 no repository or
     snapshots, 11 a backup uses the index just now, 12 key missing or wrong.
 
-    Examples:
+    For example:
 
       s3bu verify my-bucket home --read-data 5% --max-age 26h
       s3bu verify my-bucket home --against-source 1%

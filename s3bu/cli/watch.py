@@ -12,6 +12,7 @@ from s3bu.cli.opening import (
     NOTHING_COMMON,
     OWN,
     Common,
+    Location,
     excluded_directories,
     load_job,
     open_repository,
@@ -55,7 +56,7 @@ _VARIABLES = (
 
 
 def watch(
-    repository: str,
+    repository: Location,
     job: str,
     label: str | None = None,
     /,
@@ -78,7 +79,7 @@ def watch(
     usage, 10 no repository or job, 11 another process watches a source, 12 key missing or wrong; of --once those of
     `s3bu backup`.
 
-    Examples:
+    For example:
 
       s3bu watch my-bucket home
       s3bu watch my-bucket home --also mail --interval 15m -c
