@@ -262,7 +262,10 @@ class Journal:
         return Watched(number, job, label, Session(*session), rules, obstacle, full_seconds, next_run_us, left)
 
     def await_answer(self, session: int, seconds: float) -> bool:
-        """Lay a cookie, and wait until the watcher has taken it out of its queue, with all that came before it."""
+        """Lay a cookie, and wait until the watcher has taken it out of its queue, with all that came before it.
+
+        Nothing stays of a cookie that was answered.
+        """
         name = secrets.token_hex(8)
         path = self.cookies / name
         deadline = time.monotonic() + seconds
@@ -277,6 +280,7 @@ class Journal:
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()
+        self._rows("DELETE FROM answer WHERE session = ? AND cookie = ?", session, name)
         return True
 
     def _is_answered(self, session: int, cookie: str) -> bool:

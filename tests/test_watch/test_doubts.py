@@ -156,9 +156,10 @@ def test_a_watcher_that_does_not_answer_is_not_believed(
     assert "did not say" in (run_by_journal(world).why_full or "")
 
 
-def test_no_cookie_stays_behind(world: World, recorder: Recorder) -> None:
+def test_neither_cookies_nor_answers_stay_behind(world: World, recorder: Recorder) -> None:
     run_by_journal(world)
     assert os.listdir(recorder.journal.cookies) == []
+    assert recorder.journal._rows("SELECT * FROM answer") == []
 
 
 @pytest.mark.parametrize(
