@@ -77,8 +77,10 @@ def test_a_journal_on_a_full_disk_ends_nothing(scene: Scene) -> None:
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
+        watcher.send(signal.SIGSTOP)  # or it may begin a run in the midst of this
         for number in range(300):
             write_file(scene.source / f"{number:0200}", "new")
+        watcher.send(signal.SIGCONT)
         watcher.await_line("the journal cannot be written", "until it can be, runs look at everything")
         watcher.await_line("home/src: snapshot of 302 files: 300 new", "full scan: ")
         filler.unlink()
