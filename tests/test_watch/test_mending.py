@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.running import Scene, without_override, write_file, write_job
+from tests.test_watch.test_gaps import flood
 from tests.test_watch.watching import watching
 
 
@@ -57,9 +58,7 @@ def test_a_queue_that_overflowed_is_said_with_the_line_that_raises_it(scene: Sce
         watcher.await_line("home/src: snapshot of 2 files")
         time.sleep(2)
         watcher.send(signal.SIGSTOP)
-        for number in range(12_000):
-            (scene.source / str(number)).touch()
-            (scene.source / str(number)).unlink()
+        flood(scene.source)
         watcher.send(signal.SIGCONT)
         watcher.await_line("the kernel's queue of events overflowed")
         watcher.await_line("sysctl fs.inotify.max_queued_events=")
