@@ -41,6 +41,20 @@ def test_a_source_that_could_not_be_watched_anew_is_tried_again(scene: Scene) ->
         watcher.await_line("home/src: snapshot of 3 files: 1 new")
 
 
+def test_a_journal_that_cannot_be_begun_anew_ends_nothing(scene: Scene) -> None:
+    with watching(scene) as watcher:
+        watcher.await_line("home/src: snapshot of 2 files")
+        time.sleep(2)
+        with unwritable(scene):
+            (cookies,) = (scene.keys / "journals").glob("*.cookies")
+            cookies.rename(scene.root / "cookies")
+            watcher.await_line("beginning anew")
+            watcher.await_line("home/src: watching 0 directories; all is scanned each time, since the journal cannot")
+        watcher.await_line("home/src: watching 2 directories")
+        write_file(scene.source / "c", "content of c")
+        watcher.await_line("home/src: snapshot of 3 files: 1 new")
+
+
 def test_what_could_not_be_stored_is_tried_again_though_nothing_changes(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files")
