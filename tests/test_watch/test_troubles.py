@@ -12,6 +12,7 @@ import pytest
 from tests.running import (
     IS_CI,
     Scene,
+    program,
     succeed,
     tree,
     without_override,
@@ -103,6 +104,14 @@ def test_beyond_the_kernels_limit_directories_are_scanned_instead(scene: Scene) 
             write_file(scene.source / f"{number}" / "file", f"content {number}")
         while restored(scene) != tree(scene.source):
             watcher.await_line("home/src: snapshot")
+
+
+def test_without_a_single_watch_all_is_scanned_and_that_is_said(scene: Scene) -> None:
+    limit = ["sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh"]
+    result = program("watch", scene.repository, scene.job, "--once", prefix=[*OWN_LIMITS, *limit])
+    assert (result.code, result.errors) == (0, [])
+    assert "home/src: watching 0 directories; 2 cannot be watched (the kernel watches no more" in result.err
+    assert restored(scene) == tree(scene.source)
 
 
 def test_on_a_file_system_where_changes_come_unseen_each_run_scans_in_full(scene: Scene) -> None:
