@@ -31,6 +31,8 @@ _RETRY_SECONDS = 5.0
 _TERM_SECONDS = 8.0
 _KILL_SECONDS = 1.0
 _AGAIN_SECONDS = 86_400.0
+_LONG_SECONDS = 6 * 3600.0
+"""A run that takes longer may be the first one of much, or may hang; who knows which is the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,9 @@ class Watcher:
             self._recorder.beat()
         if self._backups is not None:
             self._backups.tell_plans()
+        for pid, job in self._children.lasting(_LONG_SECONDS):
+            message = f"process {pid} has been at work for over 6 hours, and what is to follow waits for it"
+            self._once.say("warning", message, now(), source=job or "")
 
     def _look(self) -> None:
         """See whether all is still where it was: the sources, the journal, and local job files."""

@@ -1,9 +1,10 @@
 """The runs under way, and what is to be done when each has ended."""
 
 import selectors
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from s3bu.watch.events import now
 from s3bu.watch.runs import Child, Ended
 
 _SIGNALLED = 128
@@ -14,6 +15,7 @@ class _Waiting:
     child: Child
     job: str | None
     then: Callable[[Ended], object]
+    began: float
 
 
 class Children:
@@ -33,6 +35,10 @@ class Children:
         """Say whether a run of a job is under way."""
         return any(one.job == job for one in self._waiting)
 
+    def lasting(self, seconds: float) -> Iterator[tuple[int, str | None]]:
+        """Yield process and job of each run that has been under way for so long."""
+        return ((one.child.pid, one.job) for one in self._waiting if now() - one.began >= seconds)
+
     def start(
         self,
         words: Sequence[str],
@@ -50,7 +56,7 @@ class Children:
             why = (error.strerror or str(error)).lower()
             then(Ended(1, why=f"the run could not be started ({why})"))
             return
-        self._waiting.append(_Waiting(child, job, then))
+        self._waiting.append(_Waiting(child, job, then, now()))
 
     def reap(self) -> None:
         """See which runs have ended, and do what is to be done then; not of those that were told to end."""

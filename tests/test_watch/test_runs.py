@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from s3bu.watch.children import Children
 from s3bu.watch.runs import Child, Commands, Ended
 from tests.running import Scene, backed_up, write_file
 
@@ -122,6 +123,16 @@ def test_a_child_that_is_deaf_is_killed_with_what_it_started(selector: selectors
     while status.exists() and b") Z" not in status.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not status.exists() or b") Z" in status.read_bytes()
+
+
+def test_a_run_that_takes_long_is_known_by_its_process_and_job(selector: selectors.BaseSelector) -> None:
+    children = Children(selector)
+    children.start([sys.executable, "-c", "import time; time.sleep(60)"], lambda _: None, job="home")
+    ((pid, job),) = children.lasting(0)
+    assert (os.getsid(pid), job, list(children.lasting(3600))) == (pid, "home", [])
+    children.kill()
+    while children.are_there:
+        children.reap()
 
 
 def test_a_child_has_a_session_of_its_own_and_nothing_of_systemd(
