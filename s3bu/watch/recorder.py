@@ -195,10 +195,9 @@ class Recorder:
 
     def close(self) -> None:
         """Write down what was seen last, as far as that is possible, and end."""
-        with suppress(JournalError):
+        with suppress(JournalError):  # whoever holds it is waited for once: that this process ended shows anyway
             self.collect()
             self._journal.record(self._session, self._kept)
-        with suppress(JournalError):
             self._journal.end_session(self._session)
         self._tree.close()
         self._journal.close()
