@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from s3bu.compare import Difference, Trust, compare
 from s3bu.draft import RACY_NS
 from s3bu.filters import Filters
-from s3bu.held import held_below
+from s3bu.held import held
 from s3bu.index import Index, IndexedSnapshot
 from s3bu.journal import Dirty, Journal
 from s3bu.journal.met import Directory, Met
@@ -238,10 +238,20 @@ def _add_files(looks: Looks, scanned_ns: int) -> None:
     for entry in looks.index.doubtful(past.source, large_nbytes=LARGE_NBYTES, recent=recent, touched=touched):
         if not entry.hash or not _is_as_seen(root, entry):
             _add_changed(looks, entry.path)
-    for path in (*past.linked, *held_below(root)):
+    for path in (*past.linked, *_held(looks)):
         entry_of = looks.index.current(past.source, sort_key(path))
         if entry_of is None or not _is_as_seen(root, entry_of):
             _add_changed(looks, path)
+
+
+def _held(looks: Looks) -> Iterator[bytes]:
+    """Yield the files that programs hold; by another path they are known by their inode."""
+    past, found = looks.past, held(looks.past.root)
+    devices = {one.device for one in past.directories.values()}
+    yield from found.paths
+    yield from looks.index.names_of_files(
+        past.source, {(signed(inode), device) for inode in found.inodes for device in devices}
+    )
 
 
 def _is_as_seen(root: bytes, entry: Entry) -> bool:

@@ -40,6 +40,7 @@ _WATCHER_BUSY_MS = 2_000
 _MOST_DIRTY = 200_000
 NEVER_ALONE_US = 2**62
 """Before when a path is no reason for a run, if what was left of it never is one; a change of it is, at any time."""
+_ANEW = "the source is watched anew"
 _TOO_MANY = f"more than {_MOST_DIRTY:,} paths changed since the last run"
 
 
@@ -201,6 +202,8 @@ class Journal:
                 "next_run_us = NULL WHERE id = ?",
                 (session, full_seconds, rules, row[0]),
             )
+            # Nor may a run forget it that begins in this moment.
+            self._mark(row[0], Dirty(b"", True, time.time_ns() // 1000, 0, _ANEW))
             return int(row[0])
 
     def record(self, session: int, batch: Batch) -> None:

@@ -65,6 +65,7 @@ class Jobs:
         self._renewed = renewed
         self._failed = failed
         self._is_looking = False
+        self._asked: list[Callable[[], object]] = []
         self._done: list[Callable[[], object]] = []
 
     def of(self, job: str) -> Job:
@@ -80,11 +81,14 @@ class Jobs:
                 self._read_file(one)
 
     def reload(self, done: Callable[[], object]) -> None:
-        """Read all jobs again, and then call `done`, at once or later."""
+        """Read all jobs again, and then call `done`, at once or later; a look that is under way may be too early."""
         self.look_at_files()
-        self._done.append(done)
-        if self._is_looking:
-            return
+        self._asked.append(done)
+        if not self._is_looking:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._done, self._asked = self._asked, []
         if all(one.is_local for one in self.following):
             self._finish()
             return
@@ -96,6 +100,8 @@ class Jobs:
         done, self._done = self._done, []
         for call in done:
             call()
+        if self._asked and not self._is_looking:
+            self._begin()
 
     def _read_file(self, one: Following) -> None:
         try:

@@ -26,6 +26,7 @@ Key: TypeAlias = tuple[str, str]
 CHANGED_JOB = "the job changed"
 _UNWATCHED = "directories were met that nobody watched"
 _GONE = "the watcher does not watch it any more"
+_UNWRITTEN = "the journal cannot be written"
 _KEPT_BOUND = 500_000
 """So many changes are kept for a journal that cannot be written; beyond that all is walked anew once it can."""
 
@@ -100,22 +101,28 @@ class Recorder:
 
     def remove(self, key: Key) -> None:
         """Watch a source no more, and let no run believe that it is watched."""
-        number = self._followed.pop(key).number
-        self._keys.pop(number)
-        self._tree.remove(number)
-        self._kept.obstacle(number, _GONE)
+        is_lost, number = self._is_lost_of(key), self._followed.pop(key).number
+        if not is_lost:
+            self._keys.pop(number)
+            self._tree.remove(number)
+            self._kept.obstacle(number, _GONE)
+
+    def _is_lost_of(self, key: Key) -> bool:
+        """Whether nobody watches a source, since the journal was begun anew and does not take it yet."""
+        return self._keys.get(self._followed[key].number) != key
 
     def counts(self, key: Key) -> Counts:
         """Return how many directories of a source are watched, and how many are not, and why."""
-        return self._tree.counts(self._followed[key].number)
+        return Counts(0, 0, None) if self._is_lost_of(key) else self._tree.counts(self._followed[key].number)
 
     def walk_again(self, key: Key) -> None:
         """Walk a source anew, since directories of it are not watched that should be."""
-        self._tree.doubt(self._followed[key].number, _UNWATCHED)
+        if not self._is_lost_of(key):
+            self._tree.doubt(self._followed[key].number, _UNWATCHED)
 
     def obstacle(self, key: Key) -> str | None:
-        """Return why a source can never be believed to be watched whole, if that is so."""
-        return self._obstacles.get(self._followed[key].number)
+        """Return why a source can not be believed to be watched whole, if that is so."""
+        return _UNWRITTEN if self._is_lost_of(key) else self._obstacles.get(self._followed[key].number)
 
     # --- what is seen
 
@@ -188,10 +195,9 @@ class Recorder:
 
     def close(self) -> None:
         """Write down what was seen last, as far as that is possible, and end."""
-        with suppress(JournalError):
+        with suppress(JournalError):  # whoever holds it is waited for once: that this process ended shows anyway
             self.collect()
             self._journal.record(self._session, self._kept)
-        with suppress(JournalError):
             self._journal.end_session(self._session)
         self._tree.close()
         self._journal.close()

@@ -146,7 +146,7 @@ class Scope:
 
 def _told(counts: Counts, obstacle: str | None) -> str:
     """Say how much of a source is watched."""
-    if not counts.nwatched:
+    if not (counts.nwatched or counts.nunwatched or obstacle):
         return "not there; watched as soon as it is"
     message = f"watching {_directories(counts.nwatched)}"
     if counts.nunwatched:

@@ -7,6 +7,7 @@ Where something may have been missed the whole source is dirty, with a reason, a
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -277,7 +278,8 @@ class Sources:
             self._watches.hold(self._cookie_node, descriptor)
             self._cookie_identity = status.st_ino, status.st_dev
         except OSError as error:
-            raise S3buError(f"{self._cookies}: cannot be watched ({reason(error)})") from error
+            if error.errno != errno.ENOSPC:  # else it is tried again, and runs get no answer until then
+                raise S3buError(f"{self._cookies}: cannot be watched ({reason(error)})") from error
         finally:
             os.close(descriptor)
 

@@ -105,6 +105,21 @@ def few_watches(directory: Path) -> None:
         watched.check()
 
 
+def no_watches(directory: Path) -> None:
+    """Where other programs use up all watches nothing is watched, which is said, until there are some."""
+    source = directory / "source"
+    (source / "a").mkdir(parents=True)
+    limit(0)
+    with living(directory / "home", source) as watched:
+        watched.tree.start()
+        watched.add()
+        assert watched.tree.counts(1) == (0, 2, "the kernel watches no more directories for this user")
+        limit(100)
+        watched.look_again()
+        watched.look_again()
+        watched.check()
+
+
 def watches_that_come_free(directory: Path) -> None:
     """A directory that goes makes room for another one."""
     source = directory / "source"

@@ -13,6 +13,8 @@ import pytest
 
 from s3bu.backup import Options
 from s3bu.errors import StorageError
+from s3bu.filters import Filters
+from s3bu.journal import Dirty, Journal, rules_of
 from s3bu.manifest import FILE
 from tests.fakes import World
 from tests.test_watch.conftest import let_tick
@@ -321,6 +323,25 @@ def test_what_changes_during_a_run_is_left_to_the_next(world: World, recorder: R
 
     assert run_by_journal(world, on_phase=change).counts["changed"] == 1
     assert changes(by_journal(world)) == {"changed": 1}
+
+
+def test_what_changed_before_a_source_is_watched_anew_is_not_forgotten_with_that(
+    world: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its job changes just when a run has its answer, and the walk is done before the run looks further."""
+    rewrite(world.source / "a", b"A")
+    recorder.see("a")
+    let_tick()
+    freeze = Journal.freeze
+
+    def freeze_just_then(journal: Journal, number: int) -> tuple[int, list[Dirty]]:
+        recorder.journal.watch_source(recorder.session, "home", "docs", 86_400, rules_of(Filters()))
+        frozen = freeze(journal, number)
+        recorder.watch_all()
+        return frozen
+
+    monkeypatch.setattr(Journal, "freeze", freeze_just_then)
+    assert compare(world).why_full == "the source is watched anew"
 
 
 def test_a_source_that_is_swapped_between_the_look_and_the_walk_is_no_mixture(world: World, recorder: Recorder) -> None:

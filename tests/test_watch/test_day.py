@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -101,18 +102,23 @@ class Watching:
     changed: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
+    def await_all_seen(self) -> None:
+        """Wait until all that was done so far is seen, however busy the machine is."""
+        with closing(open_for_watching(self.home, self.identity)) as journal:
+            assert journal.await_answer(self.session, 60)
+
     def loop(self) -> None:
         """Write down what is seen, as the loop of a watcher does."""
         with closing(open_for_watching(self.home, self.identity)) as journal:
-            nturns = 0
+            beaten = time.monotonic()
             while not self.ended.wait(0.002):
                 batch = self.tree.take()
                 if batch.changed:
                     self.changed.set()
                 if not batch.is_empty:
                     journal.record(self.session, batch)
-                nturns += 1
-                if nturns % (100 * BEAT_SECONDS) == 0:
+                if time.monotonic() - beaten > BEAT_SECONDS:
+                    beaten = time.monotonic()
                     journal.beat(self.session)
 
 
@@ -177,6 +183,7 @@ class Day:
     def _run_until(self, watching: Watching, until: float) -> None:
         """Do the runs that are due before a time; what was done is seen at once, as days go."""
         let_tick()
+        watching.await_all_seen()
         if watching.changed.is_set():
             watching.changed.clear()
             self._schedule.changed(SOURCE, self.now)

@@ -8,7 +8,13 @@ import pytest
 from s3bu.watch.limits import Limits, hint_of_queue, read_limits, refused, warning_of_watches
 from tests.test_watch import alone
 
-SCENARIOS = [alone.few_watches, alone.watches_that_come_free, alone.changes_below_what_is_not_watched, alone.few_queues]
+SCENARIOS = [
+    alone.few_watches,
+    alone.no_watches,
+    alone.watches_that_come_free,
+    alone.changes_below_what_is_not_watched,
+    alone.few_queues,
+]
 CLOSED = [alone.closed_directory, alone.closed_source, alone.directory_closed_in_between]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.running import Scene, without_override, write_file, write_job
+from tests.test_watch.test_gaps import flood
 from tests.test_watch.watching import watching
 
 
@@ -40,6 +41,20 @@ def test_a_source_that_could_not_be_watched_anew_is_tried_again(scene: Scene) ->
         watcher.await_line("home/src: snapshot of 3 files: 1 new")
 
 
+def test_a_journal_that_cannot_be_begun_anew_ends_nothing(scene: Scene) -> None:
+    with watching(scene) as watcher:
+        watcher.await_line("home/src: snapshot of 2 files")
+        time.sleep(2)
+        with unwritable(scene):
+            (cookies,) = (scene.keys / "journals").glob("*.cookies")
+            cookies.rename(scene.root / "cookies")
+            watcher.await_line("beginning anew")
+            watcher.await_line("home/src: watching 0 directories; all is scanned each time, since the journal cannot")
+        watcher.await_line("home/src: watching 2 directories")
+        write_file(scene.source / "c", "content of c")
+        watcher.await_line("home/src: snapshot of 3 files: 1 new")
+
+
 def test_what_could_not_be_stored_is_tried_again_though_nothing_changes(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files")
@@ -57,9 +72,7 @@ def test_a_queue_that_overflowed_is_said_with_the_line_that_raises_it(scene: Sce
         watcher.await_line("home/src: snapshot of 2 files")
         time.sleep(2)
         watcher.send(signal.SIGSTOP)
-        for number in range(12_000):
-            (scene.source / str(number)).touch()
-            (scene.source / str(number)).unlink()
+        flood(scene.source)
         watcher.send(signal.SIGCONT)
         watcher.await_line("the kernel's queue of events overflowed")
         watcher.await_line("sysctl fs.inotify.max_queued_events=")

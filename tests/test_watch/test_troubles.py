@@ -12,6 +12,7 @@ import pytest
 from tests.running import (
     IS_CI,
     Scene,
+    program,
     succeed,
     tree,
     without_override,
@@ -77,8 +78,10 @@ def test_a_journal_on_a_full_disk_ends_nothing(scene: Scene) -> None:
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
+        watcher.send(signal.SIGSTOP)  # or it may begin a run in the midst of this
         for number in range(300):
             write_file(scene.source / f"{number:0200}", "new")
+        watcher.send(signal.SIGCONT)
         watcher.await_line("the journal cannot be written", "until it can be, runs look at everything")
         watcher.await_line("home/src: snapshot of 302 files: 300 new", "full scan: ")
         filler.unlink()
@@ -101,6 +104,14 @@ def test_beyond_the_kernels_limit_directories_are_scanned_instead(scene: Scene) 
             write_file(scene.source / f"{number}" / "file", f"content {number}")
         while restored(scene) != tree(scene.source):
             watcher.await_line("home/src: snapshot")
+
+
+def test_without_a_single_watch_all_is_scanned_and_that_is_said(scene: Scene) -> None:
+    limit = ["sh", "-c", 'echo 0 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh"]
+    result = program("watch", scene.repository, scene.job, "--once", prefix=[*OWN_LIMITS, *limit])
+    assert (result.code, result.errors) == (0, [])
+    assert "home/src: watching 0 directories; 2 cannot be watched (the kernel watches no more" in result.err
+    assert restored(scene) == tree(scene.source)
 
 
 def test_on_a_file_system_where_changes_come_unseen_each_run_scans_in_full(scene: Scene) -> None:

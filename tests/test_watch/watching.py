@@ -6,11 +6,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tests.running import (
+    SECONDS,
     Argument,
     Scene,
     Started,
@@ -61,8 +62,11 @@ def children(pid: int) -> list[int]:
 
 def await_run(pid: int) -> int:
     """Wait until a watcher has started a run, which is the program by then, and return its process."""
-    while True:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
         for child in children(pid):
-            if b"backup\0" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return child
+            with suppress(OSError):  # it ended in this moment
+                if b"backup\0" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return child
         time.sleep(0.01)
+    raise AssertionError("no run is under way")
