@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.running import (
     IS_CI,
     Scene,
     program,
+    run,
     succeed,
     tree,
     without_override,
@@ -137,6 +139,9 @@ def test_a_file_that_cannot_be_read_is_named_once(scene: Scene) -> None:
         watcher.await_line("home/src: closed: permission denied")
         write_file(scene.source / "c", "content of c")
         assert "incomplete: 1 path failed" in watcher.await_line("home/src: snapshot of 3 files")
+        told = run("status", scene.repository, "--watched")
+        assert told.code == 3
+        assert re.search("home/src: not all is backed up since .*: closed: permission denied\n", told.err)
         watcher.send(signal.SIGTERM)
         assert watcher.end().err.count("permission denied") == 1
 
