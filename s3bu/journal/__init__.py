@@ -275,6 +275,8 @@ class Journal:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(_COOKIE_POLL_SECONDS)
+            with contextlib.suppress(JournalError):  # one that stays does no harm
+                self._rows("DELETE FROM answer WHERE session = ? AND cookie = ?", session, name)
         except OSError:
             return False
         finally:
