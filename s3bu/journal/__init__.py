@@ -263,12 +263,13 @@ class Journal:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(_COOKIE_POLL_SECONDS)
+            with contextlib.suppress(JournalError):  # one that stays does no harm
+                self._rows("DELETE FROM answer WHERE session = ? AND cookie = ?", session, name)
         except OSError:
             return False
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()
-        self._rows("DELETE FROM answer WHERE session = ? AND cookie = ?", session, name)
         return True
 
     def _is_answered(self, session: int, cookie: str) -> bool:

@@ -8,6 +8,7 @@ in its place of the order; what vanished in mid-run is not there. The walk holds
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
@@ -368,6 +369,8 @@ class Scan:
             self._witness.directory(path, descriptor, status)
             names = list_names(descriptor, self._only)
             rule = self._rule_of_device(level, status) or self._rule_of_names(descriptor, names)
+            if rule is not None and rule.key == "cachedir_tag":
+                self._look_at_tag(path, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -387,6 +390,12 @@ class Scan:
         if self._selection.has_cachedir_tag and any(name == CACHEDIR_TAG for name, _ in names) and is_cache(descriptor):
             return Rule("cachedir_tag", CACHEDIR_TAG, is_of_job=False)
         return None
+
+    def _look_at_tag(self, path: bytes, descriptor: int) -> None:
+        """Tell of a tag that has further links: by another name of it the directory may be taken in again."""
+        with suppress(FileNotFoundError):
+            if os.stat(CACHEDIR_TAG, dir_fd=descriptor, follow_symlinks=False).st_nlink > 1:
+                self._witness.linked(path + b"/" + CACHEDIR_TAG)
 
     def _read_link(self, level: _Level, name: bytes, status: os.stat_result) -> Entry:
         target = os.readlink(name, dir_fd=level.descriptor)

@@ -26,6 +26,7 @@ Key: TypeAlias = tuple[str, str]
 """A job and a label."""
 CHANGED_JOB = "the job changed"
 _UNWATCHED = "directories were met that nobody watched"
+_STUCK = "a walk through directories does not come to its end"
 _UNWRITTEN = "the journal cannot be written"
 _KEPT_BOUND = 500_000
 """So many changes are kept for a journal that cannot be written; beyond that all is walked anew once it can."""
@@ -122,6 +123,8 @@ class Recorder:
 
     def obstacle(self, key: Key) -> str | None:
         """Return why a source can not be believed to be watched whole, if that is so."""
+        if self._tree.is_stuck:
+            return _STUCK
         return _UNWRITTEN if self._is_lost_of(key) else self._obstacles.get(self._followed[key].number)
 
     # --- what is seen
