@@ -4,7 +4,9 @@ Both hold what opens every backup, so they are read only where nobody else can r
 error or `repr` ever shows a word of them.
 """
 
+import errno
 import os
+import pwd
 import re
 import secrets as randomness
 import shlex
@@ -72,6 +74,55 @@ def default_home(environ: Mapping[str, str]) -> Path:
     if path.startswith("~"):
         raise KeyringError("the user's home directory is unknown", hint="set S3BU_HOME")
     return Path(path)
+
+
+def usable_home(environ: Mapping[str, str], *written: str) -> Path:
+    """Return the same, if it can be entered once it is there; `KeyringError` says who cannot, and why.
+
+    Whoever becomes another user with `su` or `sudo` mostly keeps HOME, and so names a directory that is not theirs.
+    `written` names the directories in it that are written into: those that are missing must be possible to make.
+    """
+    home = default_home(environ)
+    try:
+        os.stat(os.path.join(home, "."))  # the dot: only who may enter it is told what it is
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _refusal(home, _NOT_USED, error.errno) from error
+    for name in written:
+        _check_can_make(home, home / name)
+    return home
+
+
+def _check_can_make(home: Path, directory: Path) -> None:
+    """Refuse a home in which a directory is missing, and cannot be made."""
+    above = directory
+    while not above.exists():
+        above = above.parent
+    if above == directory or os.access(above, os.W_OK | os.X_OK, effective_ids=True):
+        return
+    is_read_only = os.statvfs(above).f_flag & os.ST_RDONLY
+    raise _refusal(home, _NOT_USED if above == home else _NOT_MADE, errno.EROFS if is_read_only else errno.EACCES)
+
+
+_NOT_USED = "cannot be used by user"
+_NOT_MADE = "cannot be made by user"
+
+
+def _refusal(home: Path, what: str, number: int | None) -> KeyringError:
+    why = os.strerror(number or 0).lower()
+    return KeyringError(
+        f"{home}: {what} {_user()} ({why})",
+        hint=f"set HOME or S3BU_HOME to a directory of user {_user()}, or let that user use this one",
+    )
+
+
+def _user() -> str:
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def load_secrets(path: Path) -> tuple[Secret, ...]:

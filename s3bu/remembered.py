@@ -47,7 +47,13 @@ class Remembered:
             _check(kept)
         except FileNotFoundError:
             return Facts(self._identity)
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise S3buError(
+                f"{self.path}: cannot be read ({why})",
+                hint="it holds the accepted recipients of the repository; see to it that this user may read it",
+            ) from error
+        except (ValueError, TypeError, RecursionError) as error:
             raise S3buError(
                 f"{self.path}: cannot be read ({error})",
                 hint="it holds the accepted recipients of the repository; compare them with `s3bu keys list`, "
@@ -75,5 +81,5 @@ class Remembered:
         except OSError as error:
             with contextlib.suppress(OSError):
                 partial.unlink()
-            raise S3buError(f"{self.path}: cannot be written ({error.strerror})") from error
+            raise S3buError(f"{self.path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
         self.facts = facts

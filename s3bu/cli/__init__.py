@@ -28,6 +28,7 @@ from s3bu.cli.status import status
 from s3bu.cli.verify import verify
 from s3bu.cli.watch import watch
 from s3bu.console import Style, make_console
+from s3bu.console.text import shown
 from s3bu.errors import S3buError, UsageError
 from s3bu.interrupt import Terminated, stoppable
 
@@ -97,9 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence_stdout()
         return _NO_READER
     except OSError as error:
-        _silence_stdout()
-        why = (error.strerror or str(error)).lower()
-        return _end(given, S3buError(f"cannot write the output: {why}"), S3buError.exit_code)
+        return _end(given, _refused(error), S3buError.exit_code)
+
+
+def _refused(error: OSError) -> S3buError:
+    """Say which path the system refused; where the error names none, it is the output, which was open before."""
+    why = (error.strerror or str(error)).lower()
+    if isinstance(error.filename, str | bytes):
+        return S3buError(f"{shown(error.filename)}: {why}")
+    _silence_stdout()
+    return S3buError(f"cannot write the output: {why}")
 
 
 def _end(arguments: Sequence[str], error: S3buError, code: int) -> int:

@@ -96,7 +96,8 @@ def backup(
         is_full=full_scan,
         large_seconds=int(parse_duration(large_interval)) if large_interval is not None else 0,
     )
-    with open_repository(repository, common) as opened, common.console() as console:
+    written = () if dry_run else ("locks",)
+    with open_repository(repository, common, *written) as opened, common.console() as console:
         if dry_run:
             return tell_plans(opened, job, label, options, console, tells_something=False)
         if is_job_file(job):

@@ -28,7 +28,7 @@ def _open(repository: str, common: Common, console: Console) -> Iterator[tuple["
     from s3bu.keyring import default_home  # noqa: PLC0415
 
     with (
-        open_repository(repository, common) as opened,
+        open_repository(repository, common, "index") as opened,
         held(open_index(default_home(os.environ), opened.storage.identity, console)) as local,
     ):
         yield opened, local

@@ -39,7 +39,7 @@ def init(
     recipients_file
         age recipients that can read the backups, instead of a new identity's
     """
-    with open_repository(repository, common) as opened, common.console() as console:
+    with open_repository(repository, common, "repositories") as opened, common.console() as console:
         run_init(opened, recipients_file, console)
     return 0
 
@@ -123,7 +123,7 @@ def accept(repository: Location, fingerprint: str | None = None, /, *, common: C
     """
     from s3bu.keys import accept as run  # noqa: PLC0415 - start-up counts
 
-    with open_repository(repository, common) as opened, common.console() as console:
+    with open_repository(repository, common, "repositories") as opened, common.console() as console:
         recipients = run(opened, fingerprint)
         console.summary({"fingerprint": recipients.fingerprint}, f"accepted {recipients.fingerprint}")
     return 0

@@ -85,14 +85,17 @@ NOTHING_COMMON = Common()
 
 
 @contextmanager
-def open_repository(text: str, common: Common) -> Iterator["Repository"]:
-    """Hold the repository that the user named open; whether it is there shows at the first request."""
-    from s3bu.keyring import Keyring, default_home  # noqa: PLC0415 - start-up counts
+def open_repository(text: str, common: Common, *written: str) -> Iterator["Repository"]:
+    """Hold the repository that the user named open; whether it is there shows at the first request.
+
+    `written` names what the command writes into below $S3BU_HOME, and cannot do without.
+    """
+    from s3bu.keyring import Keyring, usable_home  # noqa: PLC0415 - start-up counts
     from s3bu.remembered import Remembered  # noqa: PLC0415
     from s3bu.repository import Repository  # noqa: PLC0415
     from s3bu.storage.place import S3Options, open_storage, parse_place  # noqa: PLC0415
 
-    home = default_home(os.environ)
+    home = usable_home(os.environ, *written)
     place = parse_place(text)
     options = S3Options(profile=common.profile, region=common.region, endpoint_url=common.endpoint_url)
     keyring = Keyring(common.secrets_file or home / "secrets.yml", common.identities_file or home / "identities.txt")
@@ -196,9 +199,9 @@ def open_index_for_reading(repository: str, common: Common, console: Console) ->
 def index_for_reading(repository: "Repository", console: Console) -> Iterator["Index"]:
     """Hold the index of a repository open, to be asked; `UsageError` when it knows no snapshot."""
     from s3bu.index import held, open_index  # noqa: PLC0415 - start-up counts
-    from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.keyring import usable_home  # noqa: PLC0415
 
-    with held(open_index(default_home(os.environ), repository.storage.identity, console)) as index:
+    with held(open_index(usable_home(os.environ, "index"), repository.storage.identity, console)) as index:
         if not index.snapshots():
             raise UsageError(
                 "the index of this repository holds no snapshot",

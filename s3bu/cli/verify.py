@@ -112,9 +112,9 @@ def _damage(report: "Report") -> Iterator[str]:
 @contextmanager
 def _open_index(repository: "Repository", console: Console) -> Iterator["Index"]:
     from s3bu.index import held, open_index  # noqa: PLC0415 - start-up counts
-    from s3bu.keyring import default_home  # noqa: PLC0415
+    from s3bu.keyring import usable_home  # noqa: PLC0415
 
-    with held(open_index(default_home(os.environ), repository.storage.identity, console)) as index:
+    with held(open_index(usable_home(os.environ, "index"), repository.storage.identity, console)) as index:
         yield index
 
 

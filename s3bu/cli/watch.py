@@ -169,10 +169,11 @@ def _watch(
 
 def _make_own_directories() -> None:
     """Make what each run writes into, so that it is known what not to watch."""
-    from s3bu.keyring import default_home  # noqa: PLC0415 - start-up counts
+    from s3bu.keyring import usable_home  # noqa: PLC0415 - start-up counts
 
+    home = usable_home(os.environ, *OWN)
     for name in OWN:
-        (default_home(os.environ) / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _prepared(

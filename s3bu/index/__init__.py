@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from s3bu.errors import S3buError
-from s3bu.index.file import connected, fault, move_aside, prepare_directory, prepared, raw
+from s3bu.index.file import connected, fault, move_aside, prepare_directory, prepared, raw, why
 from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
 from s3bu.progress import Progress
@@ -378,7 +378,7 @@ def open_index(home: Path, identity: str, progress: Progress) -> Index:
                 progress.warning(f"{path}: {found}; moved to {aside.name}, and a new index is made from the repository")
             return Index(connected(path, identity), path)
     except (sqlite3.Error, OSError) as error:
-        raise S3buError(f"{path}: the index cannot be opened ({error})", hint="is the disk full?") from error
+        raise S3buError(f"{path}: the index cannot be opened ({why(error)})", hint="is the disk full?") from error
 
 
 def open_passing_index(identity: str) -> Index:
@@ -396,4 +396,4 @@ def open_copied_index(home: Path, identity: str) -> Index:
                 existing.backup(connection)
         return Index(prepared(connection, identity), None)
     except (sqlite3.Error, OSError) as error:
-        raise S3buError(f"{path}: the index cannot be read ({error})") from error
+        raise S3buError(f"{path}: the index cannot be read ({why(error)})") from error

@@ -16,6 +16,11 @@ _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph
 """File systems on which SQLite's locks, or its shared memory, cannot be trusted."""
 
 
+def why(error: Exception) -> str:
+    """Return what the system, or SQLite, has to say, without a number and the path."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
 def storable(text: str) -> str:
     r"""Return text as SQLite takes it: bytes that are no text, as paths and manifests may have them, as `\xff`."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -27,7 +32,7 @@ def prepare_directory(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
     except OSError as error:
-        raise S3buError(f"{directory}: no index can be kept there ({error.strerror})") from error
+        raise S3buError(f"{directory}: no index can be kept there ({why(error)})") from error
     kind = file_system(os.stat(directory).st_dev)
     if kind in _NETWORK:
         raise S3buError(
@@ -73,7 +78,7 @@ def move_aside(path: Path) -> Path:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     except OSError as error:
-        raise S3buError(f"{path}: the index is of no use and cannot be moved aside ({error.strerror})") from error
+        raise S3buError(f"{path}: the index is of no use and cannot be moved aside ({why(error)})") from error
     return aside
 
 
@@ -88,7 +93,7 @@ def connected(path: Path, identity: str) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         path.chmod(0o600)
     except OSError as error:
-        raise S3buError(f"{path}: the index cannot be opened ({error.strerror})") from error
+        raise S3buError(f"{path}: the index cannot be opened ({why(error)})") from error
     return prepared(raw(path), identity)
 
 
