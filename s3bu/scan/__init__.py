@@ -15,10 +15,20 @@ from types import MappingProxyType
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
-from s3bu.manifest import DIRECTORY, SYMLINK, Entry
+from s3bu.manifest import DIRECTORY, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
-from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, owner_of, reason, special, special_kind
+from s3bu.scan.found import (
+    Excluded,
+    Followed,
+    Left,
+    Regular,
+    directory_entry,
+    link_entry,
+    reason,
+    special,
+    special_kind,
+)
 from s3bu.scan.listing import Names, list_names
 from s3bu.scan.ways import ways_to
 from s3bu.scan.witness import NOBODY, Glance, Known, Witness
@@ -294,7 +304,7 @@ class Scan:
             if kind == stat.S_IFREG:
                 return Regular(path, status)
             if kind == stat.S_IFLNK:
-                return self._read_link(level, name, status)
+                return link_entry(level.prefix + name, os.readlink(name, dir_fd=level.descriptor), status)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -396,8 +406,3 @@ class Scan:
         with suppress(FileNotFoundError):
             if os.stat(CACHEDIR_TAG, dir_fd=descriptor, follow_symlinks=False).st_nlink > 1:
                 self._witness.linked(path + b"/" + CACHEDIR_TAG)
-
-    def _read_link(self, level: _Level, name: bytes, status: os.stat_result) -> Entry:
-        target = os.readlink(name, dir_fd=level.descriptor)
-        owner = owner_of(status.st_uid, status.st_gid)
-        return Entry(level.prefix + name, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner)
