@@ -18,17 +18,7 @@ from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
-from s3bu.scan.found import (
-    Excluded,
-    Followed,
-    Left,
-    Regular,
-    directory_entry,
-    link_entry,
-    reason,
-    special,
-    special_kind,
-)
+from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, reason, special, special_kind, symlink
 from s3bu.scan.listing import Names, list_names
 from s3bu.scan.ways import ways_to
 from s3bu.scan.witness import NOBODY, Glance, Known, Witness
@@ -304,7 +294,7 @@ class Scan:
             if kind == stat.S_IFREG:
                 return Regular(path, status)
             if kind == stat.S_IFLNK:
-                return link_entry(level.prefix + name, os.readlink(name, dir_fd=level.descriptor), status)
+                return symlink(level.prefix + name, os.readlink(name, dir_fd=level.descriptor), status)
         except FileNotFoundError:
             return None
         except OSError as error:

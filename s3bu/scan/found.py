@@ -91,7 +91,7 @@ def directory_entry(path: bytes, status: os.stat_result) -> Entry:
     return Entry(path, DIRECTORY, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", b"", owner)
 
 
-def link_entry(path: bytes, target: bytes, status: os.stat_result) -> Entry:
+def symlink(path: bytes, target: bytes, status: os.stat_result) -> Entry:
     """Return the entry of a symbolic link."""
     return Entry(path, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner_of(status.st_uid, status.st_gid))
 
