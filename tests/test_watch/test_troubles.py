@@ -153,7 +153,9 @@ def test_a_local_job_that_changed_is_followed(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files")
         other = write_file(scene.root / "other" / "file", "other").parent
-        write_job(scene.job, {"src": "source", "other": other}, "exclude_extensions: [.o]\n")
+        write_job(scene.job, {"src": "source", "other": other}, "exclude_extensions: [.o]\nexclude_exts: [.p]\n")
+        watcher.await_line("home: the job was read again")
+        watcher.await_line("home: ", "exclude_exts")
         watcher.await_line("home/other: watching 1 director")
         write_file(scene.source / "x.o", "not wanted")
         write_file(scene.source / "directory" / "c", "content of c")
