@@ -277,7 +277,9 @@ def test_a_missing_source_leaves_the_others_alone(scene: Scene) -> None:
 
 def test_a_source_that_is_a_file_is_refused(scene: Scene) -> None:
     write_job(scene.job, {"src": "source/a"})
-    check_refusal(scene.backup(), 3, "source/a: the source cannot be opened (not a directory)")
+    result = scene.backup()
+    check_refusal(result, 3, "source/a: the source cannot be opened (not a directory)", "is its path in the job right?")
+    assert "mounted" not in result.err
     assert len(scene.manifests()) == 1
 
 
