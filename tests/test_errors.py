@@ -326,7 +326,9 @@ def test_more_than_half_of_a_source_may_not_vanish_unless_accepted(
 ) -> None:
     scene = hundred.copy(tmp_path / "scene", monkeypatch)
     remove(scene, 51)
-    check_refusal(scene.backup(), 1, "src: 51 of 100 files vanished", "nothing published", "--accept-deletions")
+    command = f"`s3bu backup {scene.repository} {scene.job} src -c --region eu-west-1 --accept-deletions`"
+    result = scene.backup("-c", "--region", "eu-west-1")
+    check_refusal(result, 1, "src: 51 of 100 files vanished", "nothing published", f"accept that with {command}")
     assert len(scene.manifests()) == 1
     assert scene.backup("--accept-deletions").code == 0
     assert len(scene.manifests()) == 2

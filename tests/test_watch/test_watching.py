@@ -141,7 +141,8 @@ def test_a_second_watcher_is_told_who_watches(scene: Scene) -> None:
     with watching(scene, "--record-only") as watcher:
         watcher.await_line("watching")
         result = program("watch", scene.repository, scene.job, "--record-only")
-        check_refusal(result, 11, f"source 'home/src' is being watched by process {watcher.pid} since")
+        check_refusal(result, 11, f"source 'home/src' is being watched by process {watcher.pid} since", "stop it with")
+        assert "wait until" not in result.err
 
 
 def test_after_a_kill_the_next_one_scans_in_full_and_says_why(scene: Scene) -> None:
