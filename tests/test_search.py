@@ -88,7 +88,7 @@ def test_a_name_that_is_no_text_is_found_by_its_bytes(scene: Scene) -> None:
     + [["*", option, ""] for option in ("--since", "--until", "--larger")],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], scene: Scene) -> None:
-    check_refusal(run("find", scene.repository, *arguments), 2)
+    check_refusal(run("find", scene.repository, *arguments), 2, *arguments[1:2])
 
 
 # --- history

@@ -20,6 +20,7 @@ from s3bu.cli.opening import (
     open_repository,
     words_of,
 )
+from s3bu.cli.values import value_of
 from s3bu.console import Console
 from s3bu.console.text import counted, format_nbytes, shown_line
 from s3bu.errors import UsageError
@@ -96,7 +97,7 @@ def backup(
         accepts_deletions=accept_deletions,
         excluded=excluded_directories(repository),
         is_full=full_scan,
-        large_seconds=int(parse_duration(large_interval)) if large_interval is not None else 0,
+        large_seconds=int(value_of("--large-interval", large_interval, parse_duration) or 0),
     )
     written = () if dry_run else ("locks",)
     with open_repository(repository, common, *written) as opened, common.console() as console:

@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, Location, excluded_directories, load_job, open_index_for_reading
+from s3bu.cli.values import value_of
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import format_nbytes, shown_line
 from s3bu.errors import JobNotFoundError, UsageError
@@ -70,10 +72,10 @@ def find(
     now = datetime.now(UTC)
     wanted = Wanted(
         pattern,
-        since=parse_moment(since, now=now, is_first=True) if since is not None else None,
-        until=parse_moment(until, now=now) if until is not None else None,
+        since=value_of("--since", since, partial(parse_moment, now=now, is_first=True)),
+        until=value_of("--until", until, partial(parse_moment, now=now)),
         label=label,
-        larger=parse_size(larger) if larger is not None else None,
+        larger=value_of("--larger", larger, parse_size),
         is_deleted=deleted,
     )
     with common.console() as console, open_index_for_reading(repository, common, console) as (_, index):
@@ -229,7 +231,7 @@ def du(
         elif duplicates:
             _tell(console, index, search.duplicates(key, limit), "duplicate", _DUPLICATE)
         elif growth is not None:
-            query = search.growth(parse_moment(growth, now=now), depth, limit)
+            query = search.growth(value_of("--growth", growth, partial(parse_moment, now=now)), depth, limit)
             _tell(console, index, query, "directory", _GROWTH)
         else:
             _tell(console, index, search.by_directory(key, depth, limit), "directory", _DIRECTORY)

@@ -20,6 +20,7 @@ from s3bu.cli.opening import (
     read_stored_job,
     words_of,
 )
+from s3bu.cli.values import value_of
 from s3bu.console import Console
 from s3bu.errors import UsageError
 from s3bu.interrupt import Terminated
@@ -120,17 +121,18 @@ def watch(
         if print_unit:
             raise UsageError("--once ends, and a service does not", hint="leave out one of them")
         raise UsageError("--once backs up, and --record-only does not", hint="leave out one of them")
-    budget = parse_size(manifest_budget)
+    budget = value_of("--manifest-budget", manifest_budget, parse_size)
     if budget == 0:
         raise UsageError("--manifest-budget 0 would never let a snapshot be published", hint="write 1GB, for example")
-    full_seconds = parse_duration(full_scan_every)
+    full_seconds = value_of("--full-scan-every", full_scan_every, parse_duration)
     if full_seconds > _LONGEST_FULL:
         raise UsageError(
             f"--full-scan-every {full_scan_every} is too seldom",
             hint="7d is the longest: some changes come without a word",
         )
-    _ = parse_duration(large_interval)
-    pace = Pace(parse_duration(interval), parse_duration(settle), budget, full_seconds)
+    _ = value_of("--large-interval", large_interval, parse_duration)
+    seconds = value_of("--interval", interval, parse_duration), value_of("--settle", settle, parse_duration)
+    pace = Pace(*seconds, budget, full_seconds)
     named = [job, *(also or ())]
     if len({Path(one).stem if is_job_file(one) else one for one in named}) < len(named):
         raise UsageError("a job is named twice", hint="leave out one of them")
