@@ -40,17 +40,18 @@ def hold(home: Path, identity: str, job: str, progress: Progress) -> Iterator[No
 @contextmanager
 def hold_watch(home: Path, identity: str, job: str, label: str, progress: Progress) -> Iterator[None]:
     """Hold a source of a job for one watcher alone; `LockedError` tells who has it."""
-    what = _What(f"source '{job}/{label}'", "is being watched by", "see to it that one process watches it")
+    what = _What(f"source '{job}/{label}'", "is being watched by", "see to it that one process watches it", False)
     with _held(home, f"{identity}\0{job}\0{label}\0watch", what, progress):
         yield
 
 
 class _What(NamedTuple):
-    """What is locked, what its holder does, and what to mind where there are no locks."""
+    """What is locked, what its holder does, what to mind where there are no locks, and whether it comes to an end."""
 
     noun: str
     doing: str
     advice: str
+    ends: bool = True
 
 
 @contextmanager
@@ -146,11 +147,32 @@ def _locked(descriptor: int, what: _What) -> LockedError:
         if not 1 < pid < _PID_BOUND:
             raise ValueError("not a process")  # above all, nobody must be told to `kill -1`
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return LockedError(f"{what.noun} {what.doing} another process", hint="wait until it is done")
-    return LockedError(
-        f"{what.noun} {what.doing} process {pid} since {started}",
-        hint=f"wait until it is done, or stop it with `kill {pid}`",
+        hint = "wait until it is done" if what.ends else "stop that one first"
+        return LockedError(f"{what.noun} {what.doing} another process", hint=hint)
+    # What comes to an end is left to itself by systemd too, and a service it may run in, as cron, has other work.
+    hint = (
+        f"wait until it is done, or stop it with `kill {pid}`"
+        if what.ends
+        else f"stop it with `{_command_to_stop(pid)}`"
     )
+    return LockedError(f"{what.noun} {what.doing} process {pid} since {started}", hint=hint)
+
+
+def _command_to_stop(pid: int) -> str:
+    """Return what stops a process for good: systemd starts a service again that was killed."""
+    with contextlib.suppress(OSError):
+        return command_to_stop(pid, Path(f"/proc/{pid}/cgroup").read_text())
+    return f"kill {pid}"
+
+
+def command_to_stop(pid: int, groups: str) -> str:
+    """Return the same for a process of these control groups: what /proc/PID/cgroup says (cgroups(7))."""
+    for path in groups.splitlines():
+        names = [one for one in path.split("/") if one.endswith(".service")]
+        if names and path.endswith(names[-1]) and not names[-1].startswith("user@"):
+            is_of_user = any(one.startswith("user@") for one in names)
+            return f"systemctl {'--user ' if is_of_user else ''}stop {names[-1]}"
+    return f"kill {pid}"
 
 
 def _sign(descriptor: int, what: _What) -> None:

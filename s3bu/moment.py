@@ -50,8 +50,10 @@ def parse_moment(text: str, *, now: datetime, is_first: bool = False) -> datetim
 def parse_duration(text: str) -> float:
     """Return the seconds that a text names, at least one: `10s`, `5m`, `24h`, `7d`, `1w`."""
     written = _DURATION.fullmatch(text.strip())
-    if written is None or int(written[1]) == 0:
+    if written is None:
         raise UsageError(f"'{text}' is no length of time", hint="write 10s, 5m, 24h or 7d")
+    if int(written[1]) == 0:
+        raise UsageError(f"'{text}' is too short", hint="1s is the shortest")
     unit = timedelta(seconds=1) if written[2] == "s" else _UNITS[written[2]]
     return int(written[1]) * unit.total_seconds()
 

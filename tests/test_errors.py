@@ -277,7 +277,9 @@ def test_a_missing_source_leaves_the_others_alone(scene: Scene) -> None:
 
 def test_a_source_that_is_a_file_is_refused(scene: Scene) -> None:
     write_job(scene.job, {"src": "source/a"})
-    check_refusal(scene.backup(), 3, "source/a: the source cannot be opened (not a directory)")
+    result = scene.backup()
+    check_refusal(result, 3, "source/a: the source cannot be opened (not a directory)", "is its path in the job right?")
+    assert "mounted" not in result.err
     assert len(scene.manifests()) == 1
 
 
@@ -324,7 +326,9 @@ def test_more_than_half_of_a_source_may_not_vanish_unless_accepted(
 ) -> None:
     scene = hundred.copy(tmp_path / "scene", monkeypatch)
     remove(scene, 51)
-    check_refusal(scene.backup(), 1, "src: 51 of 100 files vanished", "nothing published", "--accept-deletions")
+    command = f"`s3bu backup {scene.repository} {scene.job} src -c --region eu-west-1 --accept-deletions`"
+    result = scene.backup("-c", "--region", "eu-west-1")
+    check_refusal(result, 1, "src: 51 of 100 files vanished", "nothing published", f"accept that with {command}")
     assert len(scene.manifests()) == 1
     assert scene.backup("--accept-deletions").code == 0
     assert len(scene.manifests()) == 2

@@ -244,8 +244,8 @@ def test_a_dry_run_shows_each_snapshot_with_its_rule_and_deletes_nothing(scene: 
     ("words", "code", "said"),
     [
         ((), 2, "no rule says what to keep"),
-        (("home", "--keep-last", "0"), 2, "'0' is no number of snapshots to keep"),
-        (("home", "--keep-within", "1w"), 2, "'1w' is no stretch of time"),
+        (("home", "--keep-last", "0"), 2, "--keep-last '0' is no number of snapshots to keep"),
+        (("home", "--keep-within", "1w"), 2, "--keep-within '1w' is no stretch of time"),
         (("house", "--keep-last", "1"), 10, "job 'house' has no snapshots"),
         (("home", "dokuments", "--keep-last", "1"), 2, "has no snapshots of a label 'dokuments'"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.errors import LockedError, S3buError
-from s3bu.lock import alone, hold, hold_watch, sharing
+from s3bu.lock import alone, command_to_stop, hold, hold_watch, sharing
 from tests.fakes import Listener
 from tests.running import Scene, check_refusal, run, started, succeed, write_file
 
@@ -48,6 +48,25 @@ def test_a_second_run_is_told_who_has_the_job_and_since_when(scene: Scene) -> No
         result = run("backup", scene.repository, scene.job)
     check_refusal(result, 11, "process 4711 since 2026-05-01 12:00:00", "kill 4711")
     succeed("backup", scene.repository, scene.job)
+
+
+@pytest.mark.parametrize(
+    ("groups", "command"),
+    [
+        ("0::/system.slice/s3bu-watch.service\n", "systemctl stop s3bu-watch.service"),
+        (
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/s3bu-watch.service\n",
+            "systemctl --user stop s3bu-watch.service",
+        ),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/terminal-7.scope\n", "kill 7"),
+        ("0::/user.slice/user-1000.slice/session-2.scope\n", "kill 7"),
+        ("12:pids:/\n1:name=systemd:/system.slice/s3bu.service\n", "systemctl stop s3bu.service"),
+        ("0::/\n", "kill 7"),
+        ("", "kill 7"),
+    ],
+)
+def test_a_service_is_stopped_as_one(groups: str, command: str) -> None:
+    assert command_to_stop(7, groups) == command
 
 
 def test_the_holder_is_the_process_and_its_end_frees_the_job(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_time_in_which_the_reader_of_the_output_is_slow_does_not_count(scene: Sc
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e300"])
 def test_a_time_that_is_none_is_refused(seconds: str, scene: Scene) -> None:
-    check_refusal(run("query", scene.repository, "SELECT 1", "--timeout", seconds), 2, "no time to wait")
+    check_refusal(run("query", scene.repository, "SELECT 1", "--timeout", seconds), 2, "is no time to wait")
 
 
 def test_the_time_that_was_given_is_named(scene: Scene) -> None:

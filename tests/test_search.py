@@ -88,7 +88,7 @@ def test_a_name_that_is_no_text_is_found_by_its_bytes(scene: Scene) -> None:
     + [["*", option, ""] for option in ("--since", "--until", "--larger")],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], scene: Scene) -> None:
-    check_refusal(run("find", scene.repository, *arguments), 2)
+    check_refusal(run("find", scene.repository, *arguments), 2, *arguments[1:2])
 
 
 # --- history
@@ -184,6 +184,18 @@ def test_a_snapshot_and_now_differ_by_what_was_done_since(now: Scene) -> None:
         ("changed", "notes.txt", 5, 14),
         ("removed", "photos/copy.jpg", 3000, 0),
     ]
+
+
+def test_now_is_compared_with_a_job_that_is_a_local_file(now: Scene, tmp_path: Path) -> None:
+    write_file(now.source / "new", "new")
+    job = tmp_path / "jobs" / "home.yml"
+    job.parent.mkdir()
+    write_job(job, {"docs": now.source})
+    assert (now.repository / "jobs").exists()
+    shutil.rmtree(now.repository / "jobs")
+    result = run("diff", now.repository, "home/docs", "now")
+    check_refusal(result, 10, "no job 'home'", f"`s3bu diff {now.repository} home.yml/docs now`")
+    assert ("new", "new", 0, 3) in differences(now, f"{job}/docs", "now")
 
 
 def test_what_cannot_be_looked_at_now_is_told_and_is_no_removal(now: Scene) -> None:

@@ -83,6 +83,7 @@ def test_a_source_that_cannot_be_listed_is_not_taken_for_empty(scene: Scene) -> 
     scene.source.chmod(0o755)
     assert code == 3
     assert errors[0] == f"error: {scene.source}: the source cannot be opened (permission denied)"
+    assert errors[1] == "hint: run as a user who may read it"
     assert len(scene.manifests()) == 1
 
 

@@ -33,8 +33,8 @@ _LOOKS = 5
 """How often a run looks whether a prune moved anything before it gives up; prunes are days apart."""
 _KEPT_AT_ONCE = 500
 _HINTS = {
-    VANISHED: "is the disk mounted? if they are meant to be gone, run again",
-    CHANGED: "did you change them? if not, find out what did before anything else; if so, run again",
+    VANISHED: "is the disk mounted? if they are meant to be gone, accept that",
+    CHANGED: "did you change them? if not, find out what did before anything else; if so, accept that",
 }
 
 
@@ -183,7 +183,7 @@ class _Backup:
         alarm = guard.alarm()
         if alarm is not None and (alarm.what == VANISHED or not decision.draft.wanted()[0]):
             message = f"{self._source.label}: {alarm}; nothing published"
-            raise DeletionsRefusedError(message, hint=f"{_HINTS[alarm.what]} with --accept-deletions")
+            raise DeletionsRefusedError(message, hint=_HINTS[alarm.what])
 
     # --- storing
 

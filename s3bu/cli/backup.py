@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,9 @@ from s3bu.cli.opening import (
     open_journal,
     open_local_index,
     open_repository,
+    words_of,
 )
+from s3bu.cli.values import value_of
 from s3bu.console import Console
 from s3bu.console.text import counted, format_nbytes, shown_line
 from s3bu.errors import UsageError
@@ -94,7 +97,7 @@ def backup(
         accepts_deletions=accept_deletions,
         excluded=excluded_directories(repository),
         is_full=full_scan,
-        large_seconds=int(parse_duration(large_interval)) if large_interval is not None else 0,
+        large_seconds=int(value_of("--large-interval", large_interval, parse_duration) or 0),
     )
     written = () if dry_run else ("locks",)
     with open_repository(repository, common, *written) as opened, common.console() as console:
@@ -110,7 +113,9 @@ def backup(
             console.warning(f"{error.message}; beginning again with a new one")
             name, outcomes = _run(opened, repository, job, label, options, console)
         console.finish()
+        words = (repository, job, *(("-c",) if compress else ()), *words_of(common))
         for outcome in outcomes:
+            _explain(outcome, words)
             _tell(console, name, outcome)
     return max((_exit_code(outcome) for outcome in outcomes), key=[0, 3, 2, 1].index)
 
@@ -154,6 +159,16 @@ def _exit_code(outcome: "Outcome") -> int:
     if outcome.error is not None and not isinstance(outcome.error, SourceMissingError):
         return outcome.error.exit_code
     return 3 if outcome.error is not None or outcome.failures else 0
+
+
+def _explain(outcome: "Outcome", words: tuple[str, ...]) -> None:
+    """Have a refusal say the command that accepts it, in the words of this one."""
+    from s3bu.backup import DeletionsRefusedError  # noqa: PLC0415 - start-up counts
+
+    if isinstance(outcome.error, DeletionsRefusedError):
+        place, job, *options = words
+        command = shlex.join(["s3bu", "backup", place, job, outcome.label, *options, "--accept-deletions"])
+        outcome.error.hint = f"{outcome.error.hint} with `{command}`"
 
 
 _TOLD = ("new", "changed", "removed", "unmodified")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_repository, open_synced_index, read_stored_job
+from s3bu.cli.values import value_of
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, shown
 from s3bu.errors import JobError, UsageError
@@ -78,8 +79,8 @@ def forget(
         zip(COUNTS, (keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, keep_yearly), strict=True)
     )
     policy = Policy(
-        **{name: parse_count(text) for name, text in counts.items() if text is not None},
-        within=parse_span(keep_within) if keep_within is not None else None,
+        **{name: value_of(f"--keep-{name}", text, parse_count) for name, text in counts.items() if text is not None},
+        within=value_of("--keep-within", keep_within, parse_span),
     )
     with open_repository(repository, common) as opened, common.console() as console:
         name, policy = _policy(opened, job, policy, console)

@@ -84,6 +84,20 @@ class Common(Telling):
 NOTHING_COMMON = Common()
 
 
+def words_of(common: Common) -> tuple[str, ...]:
+    """Return the options that another command needs to reach the same repository with the same keys."""
+    given = {
+        "--profile": common.profile,
+        "--endpoint-url": common.endpoint_url,
+        "--region": common.region,
+        "--secrets-file": common.secrets_file and common.secrets_file.absolute(),
+        "--identities-file": common.identities_file and common.identities_file.absolute(),
+    }
+    if common.max_work_factor != NOTHING_COMMON.max_work_factor:
+        given["--max-work-factor"] = str(common.max_work_factor)
+    return tuple(word for name, value in given.items() if value is not None for word in (name, str(value)))
+
+
 @contextmanager
 def open_repository(text: str, common: Common, *written: str) -> Iterator["Repository"]:
     """Hold the repository that the user named open; whether it is there shows at the first request.

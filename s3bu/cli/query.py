@@ -72,7 +72,7 @@ def query(
         if sql is None:
             raise UsageError("no statement to run", hint="give one in quotes; --tables shows what can be asked")
         if not 0 < timeout <= _SECONDS_BOUND:
-            raise UsageError(f"no time to wait for a query: {timeout:g}", hint="write seconds, such as 60")
+            raise UsageError(f"--timeout {timeout:g} is no time to wait for a query", hint="write seconds, such as 60")
         wanted = Query(sql, _parameters(param), timeout)
         tell = _chosen({"--table": table, "--csv": csv, "--array": array, "--json": common.json})
         with open_index_for_reading(repository, common, console) as (_, index):

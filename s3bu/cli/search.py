@@ -1,16 +1,20 @@
 """`s3bu find`, `history`, `diff` and `du`: what the index knows, without asking the repository."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, Location, excluded_directories, load_job, open_index_for_reading
+from s3bu.cli.values import value_of
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import format_nbytes, shown_line
-from s3bu.errors import UsageError
+from s3bu.errors import JobNotFoundError, UsageError
 from s3bu.moment import format_local, parse_moment
 from s3bu.progress import Failure
 from s3bu.size import parse_size
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from s3bu.index import Index, IndexedSnapshot
     from s3bu.query import Query
     from s3bu.repository import Repository
+    from s3bu.scan import Scan
 
 
 def find(
@@ -67,10 +72,10 @@ def find(
     now = datetime.now(UTC)
     wanted = Wanted(
         pattern,
-        since=parse_moment(since, now=now, is_first=True) if since is not None else None,
-        until=parse_moment(until, now=now) if until is not None else None,
+        since=value_of("--since", since, partial(parse_moment, now=now, is_first=True)),
+        until=value_of("--until", until, partial(parse_moment, now=now)),
         label=label,
-        larger=parse_size(larger) if larger is not None else None,
+        larger=value_of("--larger", larger, parse_size),
         is_deleted=deleted,
     )
     with common.console() as console, open_index_for_reading(repository, common, console) as (_, index):
@@ -112,23 +117,27 @@ def diff(repository: Location, a: str, b: str, /, *, common: Common = NOTHING_CO
 
       s3bu diff my-bucket home/documents@2026-05-01 home/documents
       s3bu diff my-bucket home/documents now
+      s3bu diff my-bucket home.yml/documents now
 
     Parameters
     ----------
     a
-        a snapshot: JOB/LABEL (the newest), JOB/LABEL@TIME (the newest at or before), or a key
+        a snapshot: JOB/LABEL (the newest), JOB/LABEL@TIME (the newest at or before), or a key; with now, JOB may be a
+        local .yml file
     b
         another snapshot of the same source, or now
     """
     from s3bu.search import diff as ask_for  # noqa: PLC0415 - start-up counts
-    from s3bu.search import find_indexed  # noqa: PLC0415
+    from s3bu.search import diff_now, find_indexed  # noqa: PLC0415
 
     now = datetime.now(UTC)
+    job, a = _local_job(a)
     with common.console() as console, open_index_for_reading(repository, common, console) as (opened, index):
         before = find_indexed(index, a, now=now)
         if b == "now":
             failures: list[Failure] = []
-            rows = _differences_now(opened, repository, index, before, failures)
+            scan = _source_of(opened, repository, index, before, job)
+            rows = diff_now(index, before, scan, failures)
             columns = ("status", "path", "path_raw", "kind", "size_before", "size")
             _tell_rows(console, columns, rows, "difference", _DIFFERENCE)
             for failure in failures:
@@ -144,19 +153,31 @@ def diff(repository: Location, a: str, b: str, /, *, common: Common = NOTHING_CO
     return 0
 
 
-def _differences_now(
-    opened: "Repository", repository: str, index: "Index", snapshot: "IndexedSnapshot", failures: list[Failure]
-) -> Iterator[tuple[object, ...]]:
+_LOCAL = re.compile(r"(?P<file>.+\.ya?ml)/(?P<label>[^/]+)", re.DOTALL)
+
+
+def _local_job(text: str) -> tuple[str | None, str]:
+    """Return the local job file by which a snapshot is named, if it is so, and its name by that job."""
+    written = _LOCAL.fullmatch(text)
+    return (None, text) if written is None else (written["file"], f"{Path(written['file']).stem}/{written['label']}")
+
+
+def _source_of(
+    opened: "Repository", repository: str, index: "Index", snapshot: "IndexedSnapshot", named: str | None
+) -> "Scan":
+    """Return a scan of the source of a snapshot, as its job has it now."""
     from s3bu.scan import Scan  # noqa: PLC0415 - start-up counts
-    from s3bu.search import diff_now  # noqa: PLC0415
 
     _, name, label = snapshot.key.rsplit("/", 1)[0].split("/", 2)
-    job, _ = load_job(opened, name, index)
+    try:
+        job, _ = load_job(opened, named or name, index)
+    except JobNotFoundError as error:
+        error.hint = f"of a job that is a local file: `s3bu diff {repository} {name}.yml/{label} now`"
+        raise
     source = next((one for one in job.sources if one.label == label), None)
     if source is None:
         raise UsageError(f"job '{name}' has no source '{label}' any more", hint="compare with another snapshot instead")
-    scan = Scan(source.path, job.filters, excluded=excluded_directories(repository))
-    yield from diff_now(index, snapshot, scan, failures)
+    return Scan(source.path, job.filters, excluded=excluded_directories(repository))
 
 
 def du(
@@ -210,7 +231,7 @@ def du(
         elif duplicates:
             _tell(console, index, search.duplicates(key, limit), "duplicate", _DUPLICATE)
         elif growth is not None:
-            query = search.growth(parse_moment(growth, now=now), depth, limit)
+            query = search.growth(value_of("--growth", growth, partial(parse_moment, now=now)), depth, limit)
             _tell(console, index, query, "directory", _GROWTH)
         else:
             _tell(console, index, search.by_directory(key, depth, limit), "directory", _DIRECTORY)

@@ -10,10 +10,11 @@ from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_journal, open_repository
 from s3bu.cli.standing import Standing, local_standings, standings, time_of
+from s3bu.cli.values import oldest_of
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import shown, shown_line
 from s3bu.errors import S3buError, StorageError
-from s3bu.moment import format_duration, format_local, parse_moment
+from s3bu.moment import format_duration, format_local
 
 if TYPE_CHECKING:
     from s3bu.index import Index
@@ -54,7 +55,7 @@ def status(
     watched
         exit with 3 when no watcher of this machine is alive for a source, or its last run failed or lacked something
     """
-    oldest = parse_moment(max_age, now=datetime.now(UTC)) if max_age is not None else None
+    oldest = oldest_of("--max-age", max_age)
     with open_repository(repository, common) as opened, common.console() as console:
         found, code = _found(opened, job, console)
         console.finish()

@@ -3,17 +3,17 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, Location, load_job, open_repository
+from s3bu.cli.values import oldest_of, value_of
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import counted, format_nbytes, shown, shown_line
 from s3bu.errors import IntegrityError, JobError, JobNotFoundError
 from s3bu.job import Job, is_job_file
-from s3bu.moment import format_local, parse_moment
+from s3bu.moment import format_local
 from s3bu.progress import Failure
 from s3bu.size import parse_share
 
@@ -69,9 +69,9 @@ def verify(
     """
     from s3bu.verify import Options, run  # noqa: PLC0415 - start-up counts
 
-    reads = parse_share(read_data) if read_data is not None else None
-    compares = parse_share(against_source) if against_source is not None else None
-    oldest = parse_moment(max_age, now=datetime.now(UTC)) if max_age is not None else None
+    reads = value_of("--read-data", read_data, parse_share)
+    compares = value_of("--against-source", against_source, parse_share)
+    oldest = oldest_of("--max-age", max_age)
     with (
         open_repository(repository, common) as opened,
         common.console() as console,

@@ -18,7 +18,9 @@ from s3bu.cli.opening import (
     open_repository,
     parse_stored_job,
     read_stored_job,
+    words_of,
 )
+from s3bu.cli.values import value_of
 from s3bu.console import Console
 from s3bu.errors import AccessDenied, CredentialsError, StorageError, UsageError
 from s3bu.interrupt import Terminated
@@ -119,17 +121,18 @@ def watch(
         if print_unit:
             raise UsageError("--once ends, and a service does not", hint="leave out one of them")
         raise UsageError("--once backs up, and --record-only does not", hint="leave out one of them")
-    budget = parse_size(manifest_budget)
+    budget = value_of("--manifest-budget", manifest_budget, parse_size)
     if budget == 0:
         raise UsageError("--manifest-budget 0 would never let a snapshot be published", hint="write 1GB, for example")
-    full_seconds = parse_duration(full_scan_every)
+    full_seconds = value_of("--full-scan-every", full_scan_every, parse_duration)
     if full_seconds > _LONGEST_FULL:
         raise UsageError(
             f"--full-scan-every {full_scan_every} is too seldom",
             hint="7d is the longest: some changes come without a word",
         )
-    _ = parse_duration(large_interval)
-    pace = Pace(parse_duration(interval), parse_duration(settle), budget, full_seconds)
+    _ = value_of("--large-interval", large_interval, parse_duration)
+    seconds = value_of("--interval", interval, parse_duration), value_of("--settle", settle, parse_duration)
+    pace = Pace(*seconds, budget, full_seconds)
     named = [job, *(also or ())]
     if len({Path(one).stem if is_job_file(one) else one for one in named}) < len(named):
         raise UsageError("a job is named twice", hint="leave out one of them")
@@ -193,7 +196,7 @@ def _prepared(
             _following(opened, job, label if not number else None, console) for number, job in enumerate(named)
         ]
         place = Place(default_home(os.environ), opened.storage.identity, int(wanted.pace.full_every))
-    commands = Commands(_PROGRAM, text, _options(common), of_backup)
+    commands = Commands(_PROGRAM, text, words_of(common), of_backup)
     setting = Setting(place, excluded_directories(text), commands, _log(common), Notifier(os.environ))
     return setting, following
 
@@ -226,23 +229,6 @@ def _following(repository: "Repository", named: str, label: str | None, console:
     return Following(named, label, job, version, mark)
 
 
-def _options(common: Common) -> tuple[str, ...]:
-    """Return the common options that a run needs to do what this process was asked for."""
-    given = {
-        "--profile": common.profile,
-        "--endpoint-url": common.endpoint_url,
-        "--region": common.region,
-        "--secrets-file": common.secrets_file and common.secrets_file.absolute(),
-        "--identities-file": common.identities_file and common.identities_file.absolute(),
-        "--max-work-factor": None
-        if common.max_work_factor == NOTHING_COMMON.max_work_factor
-        else common.max_work_factor,
-    }
-    if common.max_work_factor == NOTHING_COMMON.max_work_factor:
-        del given["--max-work-factor"]
-    return tuple(word for name, value in given.items() if value is not None for word in (name, str(value)))
-
-
 def _print_unit(repository: str, named: list[str], label: str | None, options: list[str], common: Common) -> int:
     """Print a unit for a command line, with the whole paths of all files of this machine."""
     from s3bu.keyring import default_home  # noqa: PLC0415 - start-up counts
@@ -255,7 +241,7 @@ def _print_unit(repository: str, named: list[str], label: str | None, options: l
     command += ["watch", place.path if place.kind == "directory" else repository, _absolute(named[0])]
     command += [] if label is None else [label]
     command += [word for one in named[1:] for word in ("--also", _absolute(one))]
-    command += [*options, *_options(common), *(["--json"] if common.json else []), *(["-q"] if common.quiet else [])]
+    command += [*options, *words_of(common), *(["--json"] if common.json else []), *(["-q"] if common.quiet else [])]
     environ = {"S3BU_HOME": str(default_home(os.environ).absolute())}
     environ |= {name: os.environ[name] for name in _VARIABLES if name in os.environ}
     print(made(command, environ, is_system=os.geteuid() == 0), end="")

@@ -31,6 +31,18 @@ class SourceMissingError(S3buError):
     """The source's directory is not there, or cannot be opened: nothing is known of what it holds."""
 
 
+def _hint_of(error: OSError) -> str | None:
+    """Return what to do about a source that cannot be opened."""
+    match error:
+        case FileNotFoundError():
+            return "is its disk mounted, and is its path in the job right?"
+        case NotADirectoryError():
+            return "is its path in the job right?"
+        case PermissionError():
+            return "run as a user who may read it"
+    return None
+
+
 @dataclass(slots=True)
 class _Level:
     """One open directory on the way down: its descriptor, its path with a slash, and what is still to be looked at.
@@ -233,7 +245,7 @@ class Scan:
         except OSError as error:
             raise SourceMissingError(
                 f"{os.fsdecode(self.root)}: the source cannot be opened ({reason(error)})",
-                hint="is its disk mounted, and is its path in the job right?",
+                hint=_hint_of(error),
             ) from error
         try:
             status = os.fstat(descriptor)

@@ -15,7 +15,7 @@ from s3bu.watch.jobs import Following
 from s3bu.watch.limits import read_limits, warning_of_watches
 from s3bu.watch.log import Log, Once
 from s3bu.watch.recorder import CHANGED_JOB, Key, Place, Recorder
-from s3bu.watch.source import Counts
+from s3bu.watch.source import NOT_THERE, Counts
 
 _AGAIN_SECONDS = 86_400.0
 
@@ -48,7 +48,7 @@ class Scope:
         self._locks: dict[Key, ExitStack] = {}
         self._followed: dict[Key, _Followed] = {}
         self._once = Once(log, _AGAIN_SECONDS)
-        self._stood: dict[Key, tuple[bool, bool, str | None]] = {}
+        self._stood: dict[Key, tuple[bool, bool, str | None, str | None]] = {}
 
     def close(self) -> None:
         """Let others watch them."""
@@ -119,7 +119,9 @@ class Scope:
         """Yield each source of which it is news whether all of it is watched, and what to say."""
         for key in self._followed:
             counts, obstacle = self._recorder.counts(key), self._recorder.obstacle(key)
-            standing = (counts.nwatched > 0, counts.nunwatched > 0, obstacle)
+            standing = (counts.nwatched > 0, counts.nunwatched > 0, counts.fault, obstacle)
+            if not any(standing):
+                continue  # it is just being walked
             if self._stood.get(key) != standing:
                 self._stood[key] = standing
                 yield "/".join(key), _told(counts, obstacle)
@@ -146,8 +148,8 @@ class Scope:
 
 def _told(counts: Counts, obstacle: str | None) -> str:
     """Say how much of a source is watched."""
-    if not (counts.nwatched or counts.nunwatched or obstacle):
-        return "not there; watched as soon as it is"
+    if counts.fault is not None:
+        return f"{counts.fault}; watched as soon as it {'is' if counts.fault == NOT_THERE else 'can be'}"
     message = f"watching {_directories(counts.nwatched)}"
     if counts.nunwatched:
         message += f"; {counts.nunwatched:,} cannot be watched ({counts.why_unwatched}), and are scanned each time"

@@ -5,6 +5,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from s3bu.errors import S3buError
 from s3bu.filters import Filters
 from s3bu.mounts import Mount, is_local, is_uncovered, mounts_of
 from s3bu.scan.found import Excluded
@@ -21,12 +22,19 @@ class Sight(NamedTuple):
     ctime_ns: int
 
 
+NOT_THERE = "not there"
+
+
 class Counts(NamedTuple):
-    """How many directories of a source are watched, how many are not, and why the first of these is not."""
+    """How many directories of a source are watched, how many are not, and why the first of these is not.
+
+    `fault` is why it cannot be walked at all. In the middle of a walk all may be 0 without one.
+    """
 
     nwatched: int
     nunwatched: int
     why_unwatched: str | None
+    fault: str | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +57,7 @@ class Source:
     nwatched: int = 0
     unwatched: dict[Node, None] = field(default_factory=dict)
     why_unwatched: str | None = None
+    fault: str | None = None
     is_walked: bool = False
     patience: int = 0
     waited: int = 0
@@ -59,7 +68,12 @@ class Source:
 
     def counts(self) -> Counts:
         """Return how much of it is watched."""
-        return Counts(self.nwatched, len(self.unwatched), self.why_unwatched if self.unwatched else None)
+        return Counts(self.nwatched, len(self.unwatched), self.why_unwatched if self.unwatched else None, self.fault)
+
+    def keep_fault(self, error: S3buError) -> None:
+        """Keep why it cannot be walked, without its path, which whoever is told knows by another name."""
+        told = error.message.removeprefix(f"{os.fsdecode(self.path)}: ").removeprefix("the source ")
+        self.fault = NOT_THERE if isinstance(error.__cause__, FileNotFoundError) else told
 
     def look(self) -> Sight | None:
         """Return where it is now."""

@@ -213,10 +213,12 @@ class Sources:
         """Walk and watch; a source that is not there, or of which all is left out, is looked at again later."""
         walk = self._walk = Walk(source, self._watches, self._seen, tops)
         walk.is_stopped = self._is_stopped
+        source.fault = None
         try:
             with contextlib.suppress(Stopped):
                 walk.run()
-        except S3buError:
+        except S3buError as error:
+            source.keep_fault(error)
             return False
         finally:
             self._walk = None

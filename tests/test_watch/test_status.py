@@ -148,4 +148,4 @@ def test_a_source_that_is_watched_by_a_local_job_and_has_no_snapshot_is_shown(sc
 def test_what_is_not_there_is_refused(scene: Scene) -> None:
     check_refusal(run("status", scene.repository, "nothing"), 10, "no job 'nothing'")
     check_refusal(run("status", scene.root), 10, "not a repository")
-    check_refusal(run("status", scene.repository, "--max-age", "old"), 2, "is no time")
+    check_refusal(run("status", scene.repository, "--max-age", "old"), 2, "--max-age 'old' is no age")

@@ -56,6 +56,17 @@ def test_a_source_that_is_missing_is_watched_when_it_comes(scene: Scene) -> None
         watcher.await_line("home/src: watching 2 directories")
 
 
+def test_a_source_that_may_not_be_opened_is_said_to_be_that(scene: Scene) -> None:
+    scene.source.chmod(0)
+    with watching(scene, prefix=without_override()) as watcher:
+        watcher.await_line("home/src: cannot be opened (permission denied); watched as soon as it can be")
+        line = watcher.await_line("home/src: ", "the source cannot be opened (permission denied)")
+        assert "run as a user who may read it" in line
+        assert "mounted" not in line
+        scene.source.chmod(0o700)
+        watcher.await_line("home/src: snapshot of 2 files")
+
+
 def test_a_journal_that_somebody_deleted_is_made_anew(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot")

@@ -148,7 +148,8 @@ def test_a_second_watcher_is_told_who_watches(scene: Scene) -> None:
     with watching(scene, "--record-only") as watcher:
         watcher.await_line("watching")
         result = program("watch", scene.repository, scene.job, "--record-only")
-        check_refusal(result, 11, f"source 'home/src' is being watched by process {watcher.pid} since")
+        check_refusal(result, 11, f"source 'home/src' is being watched by process {watcher.pid} since", "stop it with")
+        assert "wait until" not in result.err
 
 
 def test_after_a_kill_the_next_one_scans_in_full_and_says_why(scene: Scene) -> None:
@@ -189,14 +190,15 @@ def test_what_a_killed_watcher_had_seen_is_backed_up_by_the_next_one(scene: Scen
     [
         (["--once", "--record-only"], "--record-only does not"),
         (["--once", "--print-unit"], "a service does not"),
-        (["--interval", "0s"], "no length of time"),
-        (["--settle=-1s"], "no length of time"),
-        (["--interval", "soon"], "no length of time"),
-        (["--large-interval", "0h"], "no length of time"),
+        (["--interval", "0s"], "--interval '0s' is too short"),
+        (["--settle=-1s"], "--settle '-1s' is no length of time"),
+        (["--interval", "soon"], "--interval 'soon' is no length of time"),
+        (["--large-interval", "5"], "--large-interval '5' is no length of time"),
+        (["--large-interval", "0h"], "--large-interval '0h' is too short"),
         (["--manifest-budget", "0"], "--manifest-budget 0"),
-        (["--manifest-budget", "much"], "no size"),
+        (["--manifest-budget", "much"], "--manifest-budget 'much' is no size"),
         (["--full-scan-every", "8d"], "too seldom"),
-        (["--full-scan-every", "0s"], "no length of time"),
+        (["--full-scan-every", "0s"], "is too short"),
         (["--also", "home.yml"], "named twice"),
     ],
 )
