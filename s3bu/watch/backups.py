@@ -288,7 +288,8 @@ class Backups:
 
 
 def _told_forgotten(summary: Message) -> str:
-    return f"forgot {summary.get('forgotten'):,} old snapshots, kept {summary.get('kept'):,}"
+    gone = summary.get("forgotten")
+    return f"forgot {gone:,} old snapshot{'' if gone == 1 else 's'}, kept {summary.get('kept'):,}"
 
 
 def _failure_of(ended: Ended) -> str | None:

@@ -67,8 +67,9 @@ class Sources:
         self._waiting.pop(number, None)
 
     def counts(self, number: int) -> Counts:
-        """Return how much of a source is watched."""
-        return self._sources[number].counts()
+        """Return how much of a source is watched: nothing of one that is still to be added."""
+        source = self._sources.get(number)
+        return Counts(0, 0, None) if source is None else source.counts()
 
     def stop(self) -> None:
         """End walks early, since all is being closed; from any thread."""

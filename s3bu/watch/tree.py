@@ -3,10 +3,14 @@
 Two threads are at work besides the caller's: one reads the kernel's queue (`inotify`), the other works off what it
 read (`sources`). All that is known of the sources is under one lock; what was seen has one of its own (`seen`), so that
 it can be taken in the middle of a long walk, and the kernel's queue is emptied all the while.
+
+Whatever asks the file systems of sources is done by the worker, since one whose server is gone may never answer. The
+caller waits for it, but not for ever, and may be interrupted.
 """
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +32,30 @@ _MOST_REST_SECONDS = 5.0
 _STUCK_SECONDS = 600.0
 
 
+class _Request:
+    """Something that the worker is to do, and what came of it."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self._do = do
+        self._error: Exception | None = None
+        self._done = threading.Event()
+
+    def do(self) -> None:
+        """Do it, by the worker."""
+        try:
+            self._do()
+        except Exception as error:  # noqa: BLE001 - whoever asked for it gets it
+            self._error = error
+        self._done.set()
+
+    def await_done(self, seconds: float) -> bool:
+        """Wait until it is done, and raise what it raised."""
+        is_done = self._done.wait(seconds)
+        if self._error is not None:
+            raise self._error
+        return is_done
+
+
 class Tree:
     """The watched directories of several sources, each by its number in the journal.
 
@@ -42,6 +70,8 @@ class Tree:
         self._lock = threading.Lock()
         self._is_closing = False
         self._walk_after = 0.0
+        self._requests: deque[_Request] = deque()
+        self._look: _Request | None = None
         self._looked = time.monotonic()
         self._worker = threading.Thread(target=self._work, name="watch", daemon=True)
         try:
@@ -56,23 +86,38 @@ class Tree:
         self._worker.start()
 
     def add(self, source: int, path: bytes, filters: Filters, excluded: Excluded) -> None:
-        """Watch a source, which need not be there; walks through all of its directories first."""
-        with self._lock:
+        """Watch a source, which need not be there; walks through all of its directories first, unless that is stuck."""
+
+        def add() -> None:
             self._sources.add(source, path, filters, excluded)
             self._sources.settle()
-        self._looked = time.monotonic()
+            self._looked = time.monotonic()
+
+        self._have(add)
 
     def remove(self, source: int) -> None:
         """Watch a source no more."""
-        with self._lock:
-            self._sources.remove(source)
-        self._inotify.poke()
+        self._have(lambda: self._sources.remove(source))
 
     def doubt(self, source: int, why: str) -> None:
         """Have a source walked anew, and looked at whole by the next run."""
-        with self._lock:
-            self._sources.doubt(source, why)
+        self._have(lambda: self._sources.doubt(source, why))
+
+    def _have(self, do: Callable[[], object]) -> None:
+        """Have the worker do something, and wait for it as long as nothing is stuck; it is done in its time then."""
+        if self._worker.ident is None:
+            with self._lock:
+                do()
+            return
+        request = self._ask(do)
+        while not request.await_done(_BUSY_SECONDS) and not self.is_stuck and self._worker.is_alive():
+            pass
+
+    def _ask(self, do: Callable[[], object]) -> _Request:
+        request = _Request(do)
+        self._requests.append(request)
         self._inotify.poke()
+        return request
 
     def look_again(self) -> None:
         """Look for what no event tells of, and have it walked; to be called every 10 seconds.
@@ -81,14 +126,15 @@ class Tree:
         """
         if not (self._inotify.is_reading and self._worker.is_alive()):
             raise S3buError("the watcher no longer reads what changes", hint="start it again")
-        if not self._lock.acquire(timeout=_BUSY_SECONDS):
-            return  # a walk is under way; there will be a next time
-        try:
-            self._sources.look_again()
-        finally:
-            self._lock.release()
+        if self._look is None:
+            self._look = self._ask(self._look_again)
+        look, self._look = self._look, None
+        if not look.await_done(_BUSY_SECONDS):
+            self._look = look  # a walk is under way; there will be a next time
+
+    def _look_again(self) -> None:
+        self._sources.look_again()
         self._looked = time.monotonic()
-        self._inotify.poke()
 
     @property
     def is_stuck(self) -> bool:
@@ -135,6 +181,8 @@ class Tree:
         with self._lock:
             if fault:
                 self._sources.doubt_all(fault)
+            while self._requests:
+                self._requests.popleft().do()
             for event in events:
                 is_calm = False
                 self._take_in(event)

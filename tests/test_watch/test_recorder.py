@@ -224,17 +224,38 @@ def test_a_source_whose_job_changed_is_believed_again_after_a_full_scan(
     journal.close()
 
 
+STUCK = "a walk through directories does not come to its end"
+
+
 def test_a_walk_that_does_not_end_lets_all_be_scanned(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a server is gone from which a directory was mounted: meanwhile nothing is seen in any source."""
-    monkeypatch.setattr(tree, "_BUSY_SECONDS", 0)
-    said = [recorder.obstacle(KEY)]
+    monkeypatch.setattr(tree, "_BUSY_SECONDS", 0.01)
+    assert recorder.obstacle(KEY) is None
     with recorder._tree._lock, monkeypatch.context() as patched:
         patched.setattr(tree, "_STUCK_SECONDS", 0)
         recorder.look_again()
-        said.append(recorder.obstacle(KEY))
-    recorder.look_again()
-    said.append(recorder.obstacle(KEY))
-    assert said == [None, "a walk through directories does not come to its end", None]
+        assert recorder.obstacle(KEY) == STUCK
+
+    def is_over() -> bool:
+        recorder.look_again()
+        return recorder.obstacle(KEY) is None
+
+    until(is_over)
+
+
+def test_a_first_walk_that_does_not_end_holds_nobody_up(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "_BUSY_SECONDS", 0.01)
+    other, key = write_file(tmp_path / "other" / "a", "a").parent, ("home", "other")
+    with recorder._tree._lock, monkeypatch.context() as patched:
+        patched.setattr(tree, "_STUCK_SECONDS", 0)
+        recorder.add("home", Source("other", os.fsencode(other)), Filters())
+        assert (recorder.obstacle(key), recorder.counts(key).nwatched) == (STUCK, 0)
+        recorder.remove(KEY)
+    until(lambda: recorder.counts(key).nwatched == 1)
+    assert recorder.obstacle(key) is None
+    assert recorder.sources == [key]
 
 
 def test_the_end_writes_down_what_was_seen_last(source: Path, tmp_path: Path) -> None:
