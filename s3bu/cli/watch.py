@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,6 +56,7 @@ _VARIABLES = (
     "AWS_CA_BUNDLE",
 )
 """What a unit takes over of the environment: where things are, and no secrets."""
+_OF_AWS = re.compile(r"AWS_[A-Z0-9_]+")
 
 
 def watch(
@@ -231,7 +233,8 @@ def _print_unit(repository: str, named: list[str], label: str | None, options: l
     command += [*options, *words_of(common), *(["--json"] if common.json else []), *(["-q"] if common.quiet else [])]
     environ = {"S3BU_HOME": str(default_home(os.environ).absolute())}
     environ |= {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    print(made(command, environ, is_system=os.geteuid() == 0), end="")
+    left = [name for name in sorted(os.environ) if _OF_AWS.fullmatch(name) and name not in _VARIABLES]
+    print(made(command, environ, is_system=os.geteuid() == 0, left=left), end="")
     return 0
 
 
