@@ -149,11 +149,13 @@ def _locked(descriptor: int, what: _What) -> LockedError:
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         hint = "wait until it is done" if what.ends else "stop that one first"
         return LockedError(f"{what.noun} {what.doing} another process", hint=hint)
-    wait = "wait until it is done, or " if what.ends else ""
-    return LockedError(
-        f"{what.noun} {what.doing} process {pid} since {started}",
-        hint=f"{wait}stop it with `{_command_to_stop(pid)}`",
+    # What comes to an end is left to itself by systemd too, and a service it may run in, as cron, has other work.
+    hint = (
+        f"wait until it is done, or stop it with `kill {pid}`"
+        if what.ends
+        else f"stop it with `{_command_to_stop(pid)}`"
     )
+    return LockedError(f"{what.noun} {what.doing} process {pid} since {started}", hint=hint)
 
 
 def _command_to_stop(pid: int) -> str:

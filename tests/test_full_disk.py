@@ -195,6 +195,32 @@ def test_a_home_that_is_full_costs_no_snapshot_and_no_truth(scene: Scene, is_fir
         assert tree(scene.target) == tree(scene.source)
 
 
+@pytest.mark.parametrize("kib", [0, 4, 36])
+def test_an_index_that_cannot_be_opened_on_a_full_disk_is_kept(scene: Scene, kib: int) -> None:
+    with home_on(scene, 6000) as disk:
+        succeed("backup", scene.repository, scene.job)
+        (index,) = (disk / "index").glob("*.db")
+        before = hashlib.sha256(index.read_bytes()).hexdigest()
+        balloon = fill(disk, kib * 1024)
+        for command in (("status", scene.repository), ("find", scene.repository, "zz-*"), ("status", scene.repository)):
+            check_nothing_false(program(*command))
+        check_nothing_false(program("backup", scene.repository, scene.job))
+        assert list((disk / "index").glob("*.aside")) == []
+        balloon.unlink()
+        assert hashlib.sha256(index.read_bytes()).hexdigest() == before
+        result = succeed("find", scene.repository, "zz-*")
+        assert (result.err, "zz-large" in result.out) == ("", True)
+
+
+def test_an_index_whose_making_was_cut_off_is_made_anew(scene: Scene) -> None:
+    succeed("backup", scene.repository, scene.job)
+    (index,) = (scene.keys / "index").glob("*.db")
+    index.write_bytes(b"")
+    result = succeed("backup", scene.repository, scene.job)
+    assert "moved to" not in result.err
+    assert list(index.parent.glob("*.aside")) == []
+
+
 def test_a_home_that_is_read_only_is_told_and_can_still_be_restored_with(scene: Scene) -> None:
     succeed("backup", scene.repository, scene.job)
     with home_on(scene, 6000) as disk:

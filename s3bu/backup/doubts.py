@@ -11,7 +11,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from s3bu.filters import Filters
-from s3bu.journal import Journal, Left, Watched, rules_of
+from s3bu.journal import Journal, rules_of
+from s3bu.journal.watched import Left, Watched
 from s3bu.mounts import is_local, is_uncovered, mounts_of
 from s3bu.scan.found import Excluded, signed
 

@@ -17,8 +17,9 @@ from s3bu.backup.doubts import (
 from s3bu.backup.looking import Everything, EverywhereError, Looks, looks_of, past_of
 from s3bu.draft import RACY_NS, Draft
 from s3bu.index import Index, IndexedSnapshot
-from s3bu.journal import NEVER_ALONE_US, Dirty, Journal, JournalError, Left, Watched
+from s3bu.journal import NEVER_ALONE_US, Dirty, Journal, JournalError
 from s3bu.journal.met import Met
+from s3bu.journal.watched import Left, Watched
 from s3bu.parent import Parent
 from s3bu.repository.layout import ManifestKey
 from s3bu.scan.witness import NOBODY, Witness

@@ -23,7 +23,7 @@ from s3bu.cli.opening import (
 )
 from s3bu.cli.values import value_of
 from s3bu.console import Console
-from s3bu.errors import UsageError
+from s3bu.errors import AccessDenied, CredentialsError, StorageError, UsageError
 from s3bu.interrupt import Terminated
 from s3bu.job import is_job_file
 from s3bu.moment import parse_duration
@@ -166,7 +166,7 @@ def _watch(
 
     _make_own_directories()
     try:
-        setting, following = _prepared(repository, named, label, int(wanted.pace.full_every), of_backup, common)
+        setting, following = _prepared(repository, named, label, wanted, of_backup, common)
         return Watcher(wanted, setting, following).run()
     except Terminated:
         return TERMINATING[15]
@@ -182,7 +182,7 @@ def _make_own_directories() -> None:
 
 
 def _prepared(
-    text: str, named: list[str], label: str | None, full_seconds: int, of_backup: tuple[str, ...], common: Common
+    text: str, named: list[str], label: str | None, wanted: "Wanted", of_backup: tuple[str, ...], common: Common
 ) -> "tuple[Setting, list[Following]]":
     """Read the jobs, which must be there, and say where all is; the repository itself is asked by runs alone later."""
     from s3bu.keyring import default_home  # noqa: PLC0415 - start-up counts
@@ -192,13 +192,26 @@ def _prepared(
     from s3bu.watch.runs import Commands  # noqa: PLC0415
 
     with open_repository(text, common) as opened, common.console() as console:
+        if not wanted.is_recording_only:
+            _check(opened)
         following = [
             _following(opened, job, label if not number else None, console) for number, job in enumerate(named)
         ]
-        place = Place(default_home(os.environ), opened.storage.identity, full_seconds)
+        place = Place(default_home(os.environ), opened.storage.identity, int(wanted.pace.full_every))
     commands = Commands(_PROGRAM, text, words_of(common), of_backup)
     setting = Setting(place, excluded_directories(text), commands, _log(common), Notifier(os.environ))
     return setting, following
+
+
+def _check(repository: "Repository") -> None:
+    """End before anything is watched where no backup could ever be made; a network that is gone is waited for."""
+    _ = repository.keyring.secrets
+    try:
+        _ = repository.recipients()
+    except StorageError as error:
+        if isinstance(error, AccessDenied | CredentialsError):
+            raise
+        # The first run says so, and is tried again.
 
 
 def _following(repository: "Repository", named: str, label: str | None, console: Console) -> "Following":

@@ -378,7 +378,7 @@ def open_index(home: Path, identity: str, progress: Progress) -> Index:
                 progress.warning(f"{path}: {found}; moved to {aside.name}, and a new index is made from the repository")
             return Index(connected(path, identity), path)
     except (sqlite3.Error, OSError) as error:
-        raise S3buError(f"{path}: the index cannot be opened ({why(error)})") from error
+        raise S3buError(f"{path}: the index cannot be opened ({why(error)})", hint="is the disk full?") from error
 
 
 def open_passing_index(identity: str) -> Index:

@@ -42,7 +42,13 @@ def prepare_directory(directory: Path) -> None:
 
 
 def fault(path: Path, identity: str) -> str | None:
-    """Return why the file cannot be used, or `None`; one that was closed in order is not read through each time."""
+    """Return why the file is of no use, or `None`; one that was closed in order is not read through each time.
+
+    `sqlite3.OperationalError` when that does not show now, since the disk is full or nothing may be written: the file
+    may well be sound. An empty one is as good as none: its making was cut off.
+    """
+    if path.stat().st_size == 0:
+        return None
     was_left_open = path.with_name(f"{path.name}-wal").exists()  # by a run that was killed, or is under way
     try:
         with contextlib.closing(raw(path)) as connection:
@@ -57,7 +63,7 @@ def fault(path: Path, identity: str) -> str | None:
             return None
         if "no such table" in str(error):
             return "not an index of s3bu"
-        return f"the index cannot be read ({error})"
+        raise
     except sqlite3.DatabaseError as error:
         return f"the index is damaged ({error})"
     return None if found and found[0] == storable(identity) else "the index of another repository"

@@ -16,7 +16,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from s3bu.journal.file import cookie_directory, existing, journal_path, made
 from s3bu.journal.keys import TREE, path_of, tree_of
 from s3bu.journal.met import Directory, Met
 from s3bu.journal.session import Session, boot_id, start_ticks
+from s3bu.journal.watched import GONE, Failing, Left, Watched
 from s3bu.manifest import sort_key
 from s3bu.scan.found import signed
 
@@ -56,45 +56,6 @@ class Dirty(NamedTuple):
     since_us: int
     not_before_us: int = 0
     reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What a run left behind that has seen a source as it was, for the next one to go on from.
-
-    `token` also stands in the index, `base` is the key of its newest snapshot, `rules` are those that held. `root`,
-    `inode`, `device` and `mounts` say where the source was. `full_session` is the watcher of the last full scan,
-    `full_us` when it began, and `full_why` what for.
-    """
-
-    token: str
-    base: str
-    rules: str
-    root: bytes
-    inode: int
-    device: int
-    mounts: str
-    full_session: int
-    full_us: int
-    full_why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A source that a watcher of this machine watches, or watched.
-
-    `rules` are those it goes by; `obstacle` is why it can never be believed.
-    """
-
-    id: int
-    job: str
-    label: str
-    session: Session
-    rules: str
-    obstacle: str | None
-    full_seconds: int
-    next_run_us: int | None
-    left: Left | None
 
 
 class Journal:
@@ -245,13 +206,24 @@ class Journal:
         """Note when the watcher means to back a source up, in microseconds since 1970; `None`: when it changes."""
         self._rows("UPDATE source SET next_run_us = ? WHERE id = ?", next_run_us, source)
 
+    def note_failure(self, source: int, failure: str | None) -> None:
+        """Note what was wrong with the last run of a source, if anything was; a run that takes all ends that too."""
+        self._rows(
+            "UPDATE source SET failure = ?, failing_us = CASE WHEN ? THEN coalesce(failing_us, ?) END WHERE id = ?",
+            failure,
+            failure is not None,
+            time.time_ns() // 1000,
+            source,
+        )
+
     # --- what runs ask
 
     def find(self, job: str, label: str) -> Watched | None:
         """Return what is known of the watching of a source, if it ever was watched."""
         row = self._row(
             "SELECT id, job, label, session, watch_rules, obstacle, full_seconds, next_run_us, token, base, rules, "
-            "root, inode, device, mounts, full_session, full_us, full_why FROM source WHERE job = ? AND label = ?",
+            "root, inode, device, mounts, full_session, full_us, full_why, failing_us, failure "
+            "FROM source WHERE job = ? AND label = ?",
             job,
             label,
         )
@@ -260,9 +232,22 @@ class Journal:
         session = self._row("SELECT * FROM session WHERE id = ?", row[3])
         if session is None:
             return None
-        left = None if row[8] is None else Left(*row[8:])
-        number, job, label, _, rules, obstacle, full_seconds, next_run_us, *_ = row
-        return Watched(number, job, label, Session(*session), rules, obstacle, full_seconds, next_run_us, left)
+        left = None if row[8] is None else Left(*row[8:-2])
+        number, job, label, _, rules, obstacle, full_seconds, next_run_us, *_, since_us, failure = row
+        failing = None if failure is None else Failing(since_us, failure)
+        return Watched(number, job, label, Session(*session), rules, obstacle, full_seconds, next_run_us, left, failing)
+
+    def sources(self) -> list[tuple[str, str]]:
+        """Return job and label of what is watched, or was when its watcher ended."""
+        return self._rows("SELECT job, label FROM source WHERE obstacle IS NOT ? ORDER BY job, label", GONE)
+
+    def count_unwatched(self, source: int) -> int:
+        """Return how many of the directories that the last run met are not watched under their path."""
+        statement = (
+            "SELECT count(*) FROM directory WHERE source = ? AND NOT is_left_out AND NOT EXISTS (SELECT 1 FROM watched "
+            "WHERE watched.source = directory.source AND watched.sort_key = directory.sort_key)"
+        )
+        return int(self._rows(statement, source)[0][0])
 
     def await_answer(self, session: int, seconds: float) -> bool:
         """Lay a cookie, and wait until the watcher has taken it out of its queue, with all that came before it.
@@ -278,12 +263,13 @@ class Journal:
                 if time.monotonic() > deadline:
                     return False
                 time.sleep(_COOKIE_POLL_SECONDS)
+            with contextlib.suppress(JournalError):  # one that stays does no harm
+                self._rows("DELETE FROM answer WHERE session = ? AND cookie = ?", session, name)
         except OSError:
             return False
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()
-        self._rows("DELETE FROM answer WHERE session = ? AND cookie = ?", session, name)
         return True
 
     def _is_answered(self, session: int, cookie: str) -> bool:
@@ -337,7 +323,7 @@ class Journal:
             met.keep(connection, source)
             connection.execute(
                 "UPDATE source SET token = ?, base = ?, rules = ?, root = ?, inode = ?, device = ?, mounts = ?, "
-                "full_session = ?, full_us = ?, full_why = ? WHERE id = ?",
+                "full_session = ?, full_us = ?, full_why = ?, failing_us = NULL, failure = NULL WHERE id = ?",
                 (
                     left.token,
                     left.base,

@@ -14,7 +14,7 @@ from s3bu.errors import S3buError
 from s3bu.lock import turn
 from s3bu.mounts import file_system, is_local
 
-SCHEMA = 1
+SCHEMA = 2
 _BUSY_SECONDS = 5
 _STATEMENTS = (
     # A watcher: which process of which boot it is, and when it last said that it lives (CLOCK_BOOTTIME).
@@ -26,7 +26,7 @@ _STATEMENTS = (
     "epoch INTEGER NOT NULL DEFAULT 1, watch_rules TEXT NOT NULL, obstacle TEXT, full_seconds INTEGER NOT NULL, "
     "next_run_us INTEGER, "
     "token TEXT, base TEXT, rules TEXT, root BLOB, inode INTEGER, device INTEGER, mounts TEXT, "
-    "full_session INTEGER, full_us INTEGER, full_why TEXT, UNIQUE (job, label))",
+    "full_session INTEGER, full_us INTEGER, full_why TEXT, failing_us INTEGER, failure TEXT, UNIQUE (job, label))",
     # A path that changed; `is_tree`: with all below it; not to be taken before a time; why, where that is not obvious.
     "CREATE TABLE dirty (source INTEGER NOT NULL, sort_key BLOB NOT NULL, epoch INTEGER NOT NULL, "
     "is_tree INTEGER NOT NULL, since_us INTEGER NOT NULL, not_before_us INTEGER NOT NULL DEFAULT 0, reason TEXT, "

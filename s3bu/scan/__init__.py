@@ -8,16 +8,17 @@ in its place of the order; what vanished in mid-run is not there. The walk holds
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
 
 from s3bu.errors import JobError, S3buError
 from s3bu.filters import Filters
-from s3bu.manifest import DIRECTORY, SYMLINK, Entry
+from s3bu.manifest import DIRECTORY, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
-from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, owner_of, reason, special, special_kind
+from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, reason, special, special_kind, symlink
 from s3bu.scan.listing import Names, list_names
 from s3bu.scan.ways import ways_to
 from s3bu.scan.witness import NOBODY, Glance, Known, Witness
@@ -305,7 +306,7 @@ class Scan:
             if kind == stat.S_IFREG:
                 return Regular(path, status)
             if kind == stat.S_IFLNK:
-                return self._read_link(level, name, status)
+                return symlink(level.prefix + name, os.readlink(name, dir_fd=level.descriptor), status)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -380,6 +381,8 @@ class Scan:
             self._witness.directory(path, descriptor, status)
             names = list_names(descriptor, self._only)
             rule = self._rule_of_device(level, status) or self._rule_of_names(descriptor, names)
+            if rule is not None and rule.key == "cachedir_tag":
+                self._look_at_tag(path, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -400,7 +403,8 @@ class Scan:
             return Rule("cachedir_tag", CACHEDIR_TAG, is_of_job=False)
         return None
 
-    def _read_link(self, level: _Level, name: bytes, status: os.stat_result) -> Entry:
-        target = os.readlink(name, dir_fd=level.descriptor)
-        owner = owner_of(status.st_uid, status.st_gid)
-        return Entry(level.prefix + name, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner)
+    def _look_at_tag(self, path: bytes, descriptor: int) -> None:
+        """Tell of a tag that has further links: by another name of it the directory may be taken in again."""
+        with suppress(FileNotFoundError):
+            if os.stat(CACHEDIR_TAG, dir_fd=descriptor, follow_symlinks=False).st_nlink > 1:
+                self._witness.linked(path + b"/" + CACHEDIR_TAG)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple, TypeAlias
 
-from s3bu.manifest import DIRECTORY, FILE, SPECIAL, Entry, Owner, Seen
+from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, Owner, Seen
 from s3bu.progress import Failure
 from s3bu.selection import Rule
 
@@ -89,6 +89,11 @@ def directory_entry(path: bytes, status: os.stat_result) -> Entry:
     """Return the entry of a directory."""
     owner = owner_of(status.st_uid, status.st_gid)
     return Entry(path, DIRECTORY, 0, status.st_mtime_ns, status.st_mode & 0o7777, "", b"", owner)
+
+
+def symlink(path: bytes, target: bytes, status: os.stat_result) -> Entry:
+    """Return the entry of a symbolic link."""
+    return Entry(path, SYMLINK, 0, status.st_mtime_ns, 0, "", target, owner_of(status.st_uid, status.st_gid))
 
 
 def seen_of(status: os.stat_result) -> Seen:

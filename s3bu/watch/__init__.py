@@ -246,11 +246,19 @@ class Watcher:
         """Watch what the version of a job has that holds now, in the place of what an older one had."""
         if is_new:
             self._once.over("failed", source=one.job.name)
+            self._tell_job(one)
         with self._events.interruptible():
             self._scope.follow(one)
         self._collect()
         self._record_due = now()
         self._tell_standing()
+
+    def _tell_job(self, one: Following) -> None:
+        """Say which job holds from now on, and what is odd about it."""
+        message = f"version {one.version} of the job holds now" if one.version else "the job was read again"
+        self._log.say("reloaded", message, source=one.job.name)
+        for warning in one.job.warnings:
+            self._log.say("warning", warning, source=one.job.name)
 
     def _not_reloaded(self, one: Following, why: str) -> None:
         message = f"the job cannot be read again, and stands as it was: {why}"

@@ -6,6 +6,7 @@ a day. What fails in the same way again is said once an hour.
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from s3bu.job import Job
@@ -25,6 +26,7 @@ _INCOMPLETE = 3
 _FIRST_AGAIN_SECONDS = 30.0
 _REST = 9.0
 """So many times as long as a run took nothing but a change is a reason for the next one."""
+_FAILURE_LENGTH = 500
 _PLAN_STEP_US = 1_000_000
 """So much a planned run has to move before it is written down again."""
 
@@ -171,6 +173,8 @@ class Backups:
         if self._running.get(key) != number:
             return  # the source went meanwhile, and may be back
         del self._running[key]
+        with suppress(JournalError):  # `status` says less then, and nothing else goes by it
+            self._means.recorder.note_failure(key, _failure_of(ended))
         if ended.code in (0, _INCOMPLETE):
             self._succeed(key, ended)
         else:
@@ -285,6 +289,16 @@ class Backups:
 
 def _told_forgotten(summary: Message) -> str:
     return f"forgot {summary.get('forgotten'):,} old snapshots, kept {summary.get('kept'):,}"
+
+
+def _failure_of(ended: Ended) -> str | None:
+    """Return what was wrong with a run, in a line, if anything was."""
+    if ended.code == 0:
+        return None
+    if ended.code == _INCOMPLETE and ended.errors:
+        more = f" (and {ended.nerrors - 1:,} more)" if ended.nerrors > 1 else ""
+        return f"{ended.errors[0][:_FAILURE_LENGTH]}{more}"
+    return (ended.why or f"ended with {ended.code}")[:_FAILURE_LENGTH]
 
 
 def _badness(code: int) -> int:

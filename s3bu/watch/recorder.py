@@ -17,6 +17,7 @@ from s3bu.filters import Filters
 from s3bu.job import Source
 from s3bu.journal import NEVER_ALONE_US, Dirty, Journal, JournalError, open_for_watching, rules_of
 from s3bu.journal.batch import Batch
+from s3bu.journal.watched import GONE
 from s3bu.scan.found import Excluded
 from s3bu.watch.source import Counts
 from s3bu.watch.tree import Tree
@@ -25,7 +26,7 @@ Key: TypeAlias = tuple[str, str]
 """A job and a label."""
 CHANGED_JOB = "the job changed"
 _UNWATCHED = "directories were met that nobody watched"
-_GONE = "the watcher does not watch it any more"
+_STUCK = "a walk through directories does not come to its end"
 _UNWRITTEN = "the journal cannot be written"
 _KEPT_BOUND = 500_000
 """So many changes are kept for a journal that cannot be written; beyond that all is walked anew once it can."""
@@ -105,7 +106,7 @@ class Recorder:
         if not is_lost:
             self._keys.pop(number)
             self._tree.remove(number)
-            self._kept.obstacle(number, _GONE)
+            self._kept.obstacle(number, GONE)
 
     def _is_lost_of(self, key: Key) -> bool:
         """Whether nobody watches a source, since the journal was begun anew and does not take it yet."""
@@ -122,6 +123,8 @@ class Recorder:
 
     def obstacle(self, key: Key) -> str | None:
         """Return why a source can not be believed to be watched whole, if that is so."""
+        if self._tree.is_stuck:
+            return _STUCK
         return _UNWRITTEN if self._is_lost_of(key) else self._obstacles.get(self._followed[key].number)
 
     # --- what is seen
@@ -191,7 +194,13 @@ class Recorder:
 
     def plan_run(self, key: Key, next_run_us: int | None) -> None:
         """Write down when a source is to be backed up, in microseconds since 1970."""
-        self._journal.plan_run(self._followed[key].number, next_run_us)
+        if not self._is_lost_of(key):
+            self._journal.plan_run(self._followed[key].number, next_run_us)
+
+    def note_failure(self, key: Key, failure: str | None) -> None:
+        """Write down what was wrong with the last run of a source, if anything was."""
+        if not self._is_lost_of(key):
+            self._journal.note_failure(self._followed[key].number, failure)
 
     def close(self) -> None:
         """Write down what was seen last, as far as that is possible, and end."""

@@ -25,6 +25,7 @@ _BUSY_SECONDS = 1.0
 _IDLE_SECONDS = 0.01
 _FAULT_SECONDS = 0.2
 _MOST_REST_SECONDS = 5.0
+_STUCK_SECONDS = 600.0
 
 
 class Tree:
@@ -41,6 +42,7 @@ class Tree:
         self._lock = threading.Lock()
         self._is_closing = False
         self._walk_after = 0.0
+        self._looked = time.monotonic()
         self._worker = threading.Thread(target=self._work, name="watch", daemon=True)
         try:
             self._sources = Sources(self._watches, self._seen, cookies)
@@ -58,6 +60,7 @@ class Tree:
         with self._lock:
             self._sources.add(source, path, filters, excluded)
             self._sources.settle()
+        self._looked = time.monotonic()
 
     def remove(self, source: int) -> None:
         """Watch a source no more."""
@@ -84,7 +87,13 @@ class Tree:
             self._sources.look_again()
         finally:
             self._lock.release()
+        self._looked = time.monotonic()
         self._inotify.poke()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a walk has been under way for so long that it may never end, and all the while nothing is seen."""
+        return time.monotonic() - self._looked > _STUCK_SECONDS
 
     def take(self) -> Batch:
         """Return what has been seen since it was last taken."""

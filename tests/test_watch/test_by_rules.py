@@ -12,6 +12,7 @@ from tests.test_watch.oracle import compare, run_by_journal
 from tests.test_watch.recorder import recording
 from tests.test_watch.test_by_journal import LONG_AGO, fill, rewrite
 
+TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks", "untouched")
 
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_scrypt", "quick_ticks", "untouched")
         (
             Filters(selection=Selection(has_cachedir_tag=True)),
             "deep/er/CACHEDIR.TAG",
-            b"Signature: 8a477f597d28d172789f06886806bc55",
+            TAG,
         ),
     ],
 )
@@ -83,6 +84,8 @@ def test_an_ignore_file_that_changed_in_place_is_found_while_it_is_young(world: 
     [
         (Selection(max_file_size=10), "deep/big", b"x" * 20, b"small"),
         (Selection(exclude=(b".ignore",), ignore_files=(b".ignore",)), "deep/.ignore", b"c\n", b"er\n"),
+        (Selection(has_cachedir_tag=True), "deep/CACHEDIR.TAG", TAG, b"no longer"),
+        (Selection(has_cachedir_tag=True), "deep/CACHEDIR.TAG", b"not yet", TAG),
     ],
 )
 def test_what_is_left_out_may_matter_by_another_name_of_it(

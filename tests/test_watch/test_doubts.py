@@ -159,7 +159,7 @@ def test_a_watcher_that_does_not_answer_is_not_believed(
 def test_neither_cookies_nor_answers_stay_behind(world: World, recorder: Recorder) -> None:
     run_by_journal(world)
     assert os.listdir(recorder.journal.cookies) == []
-    assert recorder.journal._rows("SELECT * FROM answer") == []
+    assert recorder.journal._rows("SELECT * FROM answer") == [], "nor its answer, of which there would be ever more"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from s3bu.filters import Filters
 from s3bu.job import Source
 from s3bu.journal import Journal, JournalError, open_for_run
 from s3bu.watch import recorder as module
+from s3bu.watch import tree
 from s3bu.watch.recorder import CHANGED_JOB, Place, Recorder
 from tests.running import write_file
 
@@ -221,6 +222,19 @@ def test_a_source_whose_job_changed_is_believed_again_after_a_full_scan(
     assert (path, is_tree, why is not None) == (b"", True, True)
     assert journal.watched(watched.id).keys() == {b""}
     journal.close()
+
+
+def test_a_walk_that_does_not_end_lets_all_be_scanned(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a server is gone from which a directory was mounted: meanwhile nothing is seen in any source."""
+    monkeypatch.setattr(tree, "_BUSY_SECONDS", 0)
+    said = [recorder.obstacle(KEY)]
+    with recorder._tree._lock, monkeypatch.context() as patched:
+        patched.setattr(tree, "_STUCK_SECONDS", 0)
+        recorder.look_again()
+        said.append(recorder.obstacle(KEY))
+    recorder.look_again()
+    said.append(recorder.obstacle(KEY))
+    assert said == [None, "a walk through directories does not come to its end", None]
 
 
 def test_the_end_writes_down_what_was_seen_last(source: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.running import Scene, backed_up, check_refusal, run, started, succeed, write_file, write_job
+from tests.test_watch.watching import QUICK
 
 
 @pytest.fixture
@@ -67,12 +68,14 @@ def test_the_watcher_is_shown_with_what_waits(scene: Scene) -> None:
         write_file(scene.source / "new", "new")
         while rows(scene)[0]["dirty"] == 0:
             pass
-        assert f"process {watcher.pid} since" in succeed("status", scene.repository).out
+        assert " yes " in succeed("status", scene.repository, "--watched").out
+        assert f"process {watcher.pid} since" in succeed("status", scene.repository, "-v").out
         watcher.send(signal.SIGTERM)
         assert watcher.end().code == 0
     (row,) = rows(scene)
     assert (row["is_watched"], row["dirty"]) == (False, None)
-    assert "nobody any more" in succeed("status", scene.repository).out
+    result = run("status", scene.repository, "--watched")
+    assert (result.code, "no more" in result.out, result.err) == (3, True, ""), "it was told to end"
 
 
 def test_the_next_run_is_shown(scene: Scene) -> None:
@@ -84,7 +87,65 @@ def test_the_next_run_is_shown(scene: Scene) -> None:
         assert watcher.end().code == 0
 
 
+def test_a_watcher_that_was_killed_is_named(scene: Scene) -> None:
+    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
+        watcher.await_line("watching")
+        assert run("status", scene.repository, "--watched").code == 0
+        watcher.send(signal.SIGKILL)
+        watcher.end()
+    result = run("status", scene.repository, "--watched")
+    assert result.code == 3
+    assert f"home/src: process {watcher.pid} that watched it was killed" in result.err
+    assert run("status", scene.repository, "--max-age", "1h").code == 0, "its snapshot is young all the same"
+
+
+def test_a_source_that_nobody_ever_watched_is_not_watched(scene: Scene) -> None:
+    result = run("status", scene.repository, "--watched")
+    assert (result.code, result.err) == (3, "")
+
+
+def test_what_the_last_run_lacked_is_shown_until_a_run_has_all(scene: Scene) -> None:
+    with started("watch", scene.repository, scene.job, *QUICK) as watcher:
+        watcher.await_line("home/src: no change")
+        scene.source.rename(scene.root / "elsewhere")
+        watcher.await_line("home/src: ", "the source cannot be opened")
+        result = run("status", scene.repository, "--watched")
+        assert result.code == 3
+        assert "home/src: not all is backed up since " in result.err
+        assert "the source cannot be opened" in result.err
+        (row,) = rows(scene)
+        assert (row["is_watched"], "cannot be opened" in row["failure"]) == (True, True)
+        (scene.root / "elsewhere").rename(scene.source)
+        succeed("backup", scene.repository, scene.job)
+        (row,) = rows(scene)
+        assert (row["failing_since"], row["failure"]) == (None, None)
+        assert run("status", scene.repository, "--watched").code == 0
+
+
+def test_what_this_machine_knows_is_shown_when_the_repository_cannot_be_read(scene: Scene) -> None:
+    (before,) = rows(scene)
+    (scene.repository / "manifests").rename(scene.root / "manifests")
+    (scene.repository / "manifests").symlink_to("manifests")
+    result = run("status", scene.repository, "--json")
+    (row,) = [json.loads(line) for line in result.out.splitlines()]
+    assert (result.code, row["snapshot_id"], row["newest"]) == (1, before["snapshot_id"], before["newest"])
+    assert "cannot use" in result.err
+    assert "this is what this machine knows" in result.err
+
+
+def test_a_source_that_is_watched_by_a_local_job_and_has_no_snapshot_is_shown(scene: Scene) -> None:
+    write_job(scene.job, {"src": "source", "gone": "gone"})
+    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
+        watcher.await_line("home/gone: not there")
+        assert [row["label"] for row in rows(scene)] == ["gone", "src"]
+        assert run("status", scene.repository, "--max-age", "1h").code == 3
+        write_job(scene.job, {"src": "source"})
+        watcher.await_line("home/gone: not in the job any more")
+        while len(rows(scene)) > 1:
+            pass
+
+
 def test_what_is_not_there_is_refused(scene: Scene) -> None:
     check_refusal(run("status", scene.repository, "nothing"), 10, "no job 'nothing'")
     check_refusal(run("status", scene.root), 10, "not a repository")
-    check_refusal(run("status", scene.repository, "--max-age", "old"), 2, "is no time")
+    check_refusal(run("status", scene.repository, "--max-age", "old"), 2, "--max-age 'old' is no age")

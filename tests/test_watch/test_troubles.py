@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.running import (
     IS_CI,
     Scene,
     program,
+    run,
     succeed,
     tree,
     without_override,
@@ -148,6 +150,9 @@ def test_a_file_that_cannot_be_read_is_named_once(scene: Scene) -> None:
         watcher.await_line("home/src: closed: permission denied")
         write_file(scene.source / "c", "content of c")
         assert "incomplete: 1 path failed" in watcher.await_line("home/src: snapshot of 3 files")
+        told = run("status", scene.repository, "--watched")
+        assert told.code == 3
+        assert re.search("home/src: not all is backed up since .*: closed: permission denied\n", told.err)
         watcher.send(signal.SIGTERM)
         assert watcher.end().err.count("permission denied") == 1
 
@@ -159,7 +164,9 @@ def test_a_local_job_that_changed_is_followed(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files")
         other = write_file(scene.root / "other" / "file", "other").parent
-        write_job(scene.job, {"src": "source", "other": other}, "exclude_extensions: [.o]\n")
+        write_job(scene.job, {"src": "source", "other": other}, "exclude_extensions: [.o]\nexclude_exts: [.p]\n")
+        watcher.await_line("home: the job was read again")
+        watcher.await_line("home: ", "exclude_exts")
         watcher.await_line("home/other: watching 1 director")
         write_file(scene.source / "x.o", "not wanted")
         write_file(scene.source / "directory" / "c", "content of c")

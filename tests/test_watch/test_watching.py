@@ -32,6 +32,13 @@ from tests.test_watch.watching import (
 # --- what it is for
 
 
+def test_nothing_is_watched_where_no_backup_could_ever_be_made(scene: Scene) -> None:
+    (scene.keys / "secrets.yml").unlink()
+    check_refusal(run("watch", scene.repository, scene.job), 2, "secrets.yml: no such file")
+    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
+        watcher.await_line("home/src: watching 2 directories")
+
+
 def test_once_backs_up_each_source_and_ends(scene: Scene) -> None:
     result = program("watch", scene.repository, scene.job, "--once")
     assert (result.code, result.errors) == (0, [])
@@ -203,5 +210,7 @@ def test_a_label_that_the_job_does_not_have_is_refused(scene: Scene) -> None:
     check_refusal(run("watch", scene.repository, scene.job, "nothing"), 2, "no source with the label 'nothing'")
 
 
-def test_a_job_that_is_not_there_ends_it_at_once(scene: Scene) -> None:
+def test_a_job_or_repository_that_is_not_there_ends_it_at_once(scene: Scene) -> None:
     check_refusal(run("watch", scene.repository, "nothing"), 10, "no job 'nothing'")
+    check_refusal(run("watch", scene.root / "nowhere", scene.job), 10, "there is no directory")
+    check_refusal(run("watch", scene.source, scene.job), 10, "not a repository")
