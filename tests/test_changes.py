@@ -91,13 +91,13 @@ def test_the_time_of_a_directory_alone_makes_no_snapshot(scene: Scene) -> None:
 def test_a_content_that_is_stored_is_not_sent_again(scene: Scene, change: str) -> None:
     before = listing(scene.repository / "data")
     CHANGES[change](scene)
-    assert " 0 B sent" in succeed("backup", scene.repository, scene.job).out
+    assert " 0 B and a manifest of " in succeed("backup", scene.repository, scene.job).out
     assert listing(scene.repository / "data") == before
 
 
 def test_equal_contents_are_stored_once(scene: Scene) -> None:
     write_file(scene.source / "copy of a", "content of a")
-    assert " 0 B sent" in succeed("backup", scene.repository, scene.job).out
+    assert " 0 B and a manifest of " in succeed("backup", scene.repository, scene.job).out
     assert len(scene.contents()) == 3
 
 

@@ -1,5 +1,6 @@
 """What the program refuses, and how it says so: the right exit code, one line and a hint, and nothing touched."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -167,6 +168,15 @@ def test_an_unknown_label_is_named_with_what_there_is(scene: Scene) -> None:
     check_refusal(scene.backup("scr"), 2, "job 'home' has no source with the label 'scr'", "it has src")
 
 
+def test_a_label_that_is_not_there_is_answered_with_the_nearest_and_with_all(scene: Scene) -> None:
+    for label in ("doc", "proj", "project"):
+        scene.put_manifest(b"", f"manifests/team/{label}/team-{label}-2020-01-01-00000.csv.gz")
+    for wrong, hint in (("dok", "did you mean 'doc'? it has doc, proj, project"), ("xyz", "it has doc, proj, project")):
+        result = scene.restore(what=f"team/{wrong}")
+        check_refusal(result, 2, "has no snapshots of a label")
+        assert result.errors[1] == f"hint: {hint}"
+
+
 def test_an_object_that_is_not_there_is_named(scene: Scene, tmp_path: Path) -> None:
     result = run("download", scene.repository, "data/0000/" + "0" * 64, tmp_path / "out")
     check_refusal(result, 1, "data/0000/" + "0" * 64)
@@ -332,6 +342,40 @@ def test_more_than_half_of_a_source_may_not_vanish_unless_accepted(
     assert len(scene.manifests()) == 1
     assert scene.backup("--accept-deletions").code == 0
     assert len(scene.manifests()) == 2
+
+
+# --- the command line
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("find r p extra", "one argument too many: 'extra'", "usage: s3bu find REPOSITORY PATTERN [OPTIONS]"),
+        (
+            "backup a b c d 'e f'",
+            "2 arguments too many: 'd', 'e f'",
+            "usage: s3bu backup REPOSITORY JOB [LABEL] [OPTIONS]",
+        ),
+        (
+            "keys accept a b c",
+            "one argument too many: 'c'",
+            "usage: s3bu keys accept REPOSITORY [FINGERPRINT] [OPTIONS]",
+        ),
+        ("watch r", "no JOB was given", "usage: s3bu watch REPOSITORY JOB [LABEL] [OPTIONS]"),
+        ("job upload", "no REPOSITORY was given", "usage: s3bu job upload REPOSITORY "),
+        ("find r p --since", "--since needs a value", "usage: s3bu find REPOSITORY PATTERN [OPTIONS]"),
+        ("job put a", 'unknown command "put"', "s3bu job has check, download, edit, list, show and upload"),
+        ("index foo", 'unknown command "foo"', "s3bu index has path, rebuild, status and sync"),
+        ("keys lst", 'unknown command "lst"', "s3bu keys has accept and list"),
+        ("restoe x", 'unknown command "restoe". Did you mean "restore"?', "`s3bu --help` lists the commands"),
+        ("backup a b --nope", "unknown option: --nope", "`s3bu --help` lists the commands"),
+    ],
+)
+def test_what_is_wrong_with_a_command_line_is_said_with_what_is_right(line: str, message: str, hint: str) -> None:
+    result = run(*shlex.split(line))
+    assert result.code == 2
+    assert result.errors[0].startswith(f"error: {message}"), result.errors
+    assert result.errors[1].startswith(f"hint: {hint}"), result.errors
 
 
 # --- the process

@@ -3,6 +3,8 @@
 import os
 import re
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from s3bu.errors import JobError
 from s3bu.filters import Filters
 from s3bu.job import Job, check_job_name, load_job_file, parse_job
+from s3bu.retention import reasons_to_keep
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "jobs").glob("*.yml"))
@@ -63,6 +66,23 @@ def test_the_other_examples_could_be_uploaded(name: str) -> None:
 @pytest.mark.parametrize("block", blocks("yaml"))
 def test_a_job_in_the_documentation_passes_the_strict_check(block: str) -> None:
     assert parse_job(block.encode(), name="x", origin="jobs.md", strict=True, directory=None).warnings == ()
+
+
+def test_the_rules_for_a_watched_source_keep_all_of_two_days_and_then_ever_fewer() -> None:
+    (block,) = [one for one in blocks("yaml") if "watched" in one]
+    policy = parse_job(block.encode(), name="x", origin="jobs.md", strict=True, directory=None).retention
+    assert policy is not None
+    now = datetime(2026, 11, 26, 12, tzinfo=UTC)
+    times = [now - timedelta(minutes=5 * number) for number in range(1, 12 * 24 * 10)]
+    kept = [moment for moment, why in zip(times, reasons_to_keep(times, policy, now=now), strict=True) if why]
+
+    def gaps(first_day: float, last_day: float) -> set[timedelta]:
+        of = [one for one in kept if timedelta(first_day) <= now - one < timedelta(last_day)]
+        return {later - earlier for later, earlier in pairwise(of)}
+
+    assert gaps(0, 2) == {timedelta(minutes=5)}
+    assert gaps(2.1, 3.9) == {timedelta(hours=1)}
+    assert gaps(5, 10) == {timedelta(days=1)}
 
 
 @pytest.mark.parametrize("key", FILTER_KEYS)

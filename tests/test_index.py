@@ -225,7 +225,7 @@ def test_where_none_can_be_kept_the_backup_is_made_all_the_same(
     result = scene.backup()
     assert (result.code, result.errors) == (0, []), result
     assert "without an index" in result.err
-    assert "1 new, 0 changed, 0 removed" in result.out
+    assert "1 path new, 0 changed, 0 removed" in result.out
 
 
 # --- schemas

@@ -62,3 +62,4 @@ def test_what_is_right_already_is_not_written_again(scene: Scene) -> None:
     before = (scene.target / "a").stat().st_ino
     assert "3 files were right already" in scene.restore("-o").out
     assert (scene.target / "a").stat().st_ino == before
+    assert "1 file was right already" in scene.restore("^a$", "-o").out

@@ -109,7 +109,25 @@ def test_the_history_of_a_path_as_it_is_printed(scene: Scene) -> None:
 
 
 def test_a_path_that_no_snapshot_has_is_an_error(scene: Scene) -> None:
-    check_refusal(run("history", scene.repository, "letter/anna.odt"), 2, "letter/anna.odt", "s3bu find")
+    result = run("history", scene.repository, "letter/anna.odt")
+    check_refusal(result, 2, "letter/anna.odt", "s3bu find")
+    assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("find", "nosuch"), "nothing found"),
+        (("find", "nosuch", "--deleted"), "nothing found"),
+        (("diff", "home/docs", "home/docs"), "no difference"),
+        (("du", "--growth", "0m"), "nothing grew or shrank"),
+    ],
+)
+def test_nothing_is_said_to_be_nothing(words: tuple[str, ...], said: str, scene: Scene) -> None:
+    command, *rest = words
+    result = succeed(command, scene.repository, *rest)
+    assert (result.out, result.err.splitlines()[-1:]) == ("", [said])
+    assert succeed(command, scene.repository, *rest, "--json").out == ""
 
 
 # --- diff
@@ -240,7 +258,8 @@ def test_the_largest_files(scene: Scene) -> None:
 def test_copies_of_one_content_are_shown_by_what_they_waste(scene: Scene) -> None:
     rows = told("du", scene.repository, "--duplicates")
     assert column(rows, "path", "copies", "spare") == [("photos/copy.jpg", 2, 3000), ("notes.txt", 2, 5)]
-    assert succeed("du", scene.repository, "work/docs", "--duplicates").out == "spare  copies  size  path\n"
+    nothing = succeed("du", scene.repository, "work/docs", "--duplicates")
+    assert (nothing.out, nothing.err) == ("", "no content is there twice\n")
 
 
 def test_files_that_were_never_read_are_no_copies_of_each_other(tmp_path: Path, made: Scene, monkeypatch: Any) -> None:

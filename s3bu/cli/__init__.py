@@ -27,9 +27,10 @@ from s3bu.cli.snapshots import ls, snapshots
 from s3bu.cli.status import status
 from s3bu.cli.verify import verify
 from s3bu.cli.watch import watch
+from s3bu.cli.wrong import refusal
 from s3bu.console import Style, make_console
 from s3bu.console.text import shown
-from s3bu.errors import S3buError, UsageError
+from s3bu.errors import S3buError
 from s3bu.interrupt import Terminated, stoppable
 
 app = App(
@@ -121,16 +122,9 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         result = app(arguments)
     except CycloptsError as error:
-        hint = "`s3bu --help` lists the commands, `s3bu COMMAND --help` explains one; options go after the command"
-        raise UsageError(_first_line(error), hint=hint) from error
+        raise refusal(app, error) from error
     sys.stdout.flush()
     return result if isinstance(result, int) else 0
-
-
-def _first_line(error: CycloptsError) -> str:
-    """Return what is wrong with the command line, in one line and our case."""
-    text = " ".join(str(error).split()).partition(" Available commands:")[0].removesuffix(".")
-    return text[:1].lower() + text[1:]
 
 
 def _silence_stdout() -> None:

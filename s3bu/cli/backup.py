@@ -22,7 +22,7 @@ from s3bu.cli.opening import (
 )
 from s3bu.cli.values import value_of
 from s3bu.console import Console
-from s3bu.console.text import counted, format_nbytes, shown_line
+from s3bu.console.text import changes, counted, format_nbytes, sent, shown_line
 from s3bu.errors import UsageError
 from s3bu.job import is_job_file
 from s3bu.moment import parse_duration
@@ -208,8 +208,8 @@ def _facts(job: str, outcome: "Outcome") -> dict[str, object]:
 def _lines(job: str, outcome: "Outcome") -> Iterator[str]:
     from s3bu.compare import CARRIED  # noqa: PLC0415 - start-up counts
 
-    counts = ", ".join(f"{outcome.counts[one]:,} {one}" for one in _TOLD)
-    yield f"{job}/{outcome.label}: {counts}"
+    *moved, unmodified = (outcome.counts[one] for one in _TOLD)
+    yield f"{job}/{outcome.label}: {changes(*moved)}, {unmodified:,} unmodified"
     if outcome.counts[CARRIED]:
         yield f"  {counted(outcome.counts[CARRIED], 'path')} carried forward, as they could not be read"
     left = [counted(number, kind) for kind, number in sorted(outcome.left.special.items())]
@@ -224,7 +224,7 @@ def _lines(job: str, outcome: "Outcome") -> Iterator[str]:
     if outcome.published is None:
         yield f"  no change since the last snapshot ({size})"
     else:
-        yield f"  snapshot of {size}; {format_nbytes(outcome.nbytes_sent)} sent"
+        yield f"  snapshot of {size}; {sent(outcome.nbytes_sent, outcome.manifest_nbytes or 0)}"
         yield f"  {outcome.published}"
 
 

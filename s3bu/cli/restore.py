@@ -232,7 +232,7 @@ def _lines(plan: "Plan", outcome: "Outcome") -> Iterator[str]:
     files = f"restored {counted(outcome.nfiles, 'file')}, {format_nbytes(outcome.nbytes)}"
     yield f"{files}, {counted(outcome.nlinks, 'link')}, {counted(outcome.ndirectories, 'directory')}"
     if outcome.nright:
-        yield f"{counted(outcome.nright, 'file')} were right already"
+        yield f"{counted(outcome.nright, 'file')} {'was' if outcome.nright == 1 else 'were'} right already"
     if outcome.failures:
         yield f"incomplete: {counted(len(outcome.failures), 'path')} did not come back as they were"
     if plan.special:

@@ -81,7 +81,7 @@ def find(
     with common.console() as console, open_index_for_reading(repository, common, console) as (_, index):
         if label is not None:
             check_label(index, label)
-        _tell(console, index, ask_for(wanted), "version", _VERSION)
+        _or_nothing(console, _tell(console, index, ask_for(wanted), "version", _VERSION), "nothing found")
     return 0
 
 
@@ -139,7 +139,8 @@ def diff(repository: Location, a: str, b: str, /, *, common: Common = NOTHING_CO
             scan = _source_of(opened, repository, index, before, job)
             rows = diff_now(index, before, scan, failures)
             columns = ("status", "path", "path_raw", "kind", "size_before", "size")
-            _tell_rows(console, columns, rows, "difference", _DIFFERENCE)
+            number = _tell_rows(console, columns, rows, "difference", _DIFFERENCE)
+            _or_nothing(console, number + len(failures), _SAME)
             for failure in failures:
                 console.failure(failure)
             return 3 if failures else 0
@@ -149,7 +150,8 @@ def diff(repository: Location, a: str, b: str, /, *, common: Common = NOTHING_CO
         earlier, later = sorted((before, after), key=lambda one: one.number)
         if earlier != before:
             console.warning(f"{later.key} is the later one: what it has and the other has not is shown as new")
-        _tell(console, index, ask_for(earlier.key, later.key), "difference", _DIFFERENCE)
+        number = _tell(console, index, ask_for(earlier.key, later.key), "difference", _DIFFERENCE)
+        _or_nothing(console, number, _SAME)
     return 0
 
 
@@ -229,10 +231,12 @@ def du(
         if largest:
             _tell(console, index, search.largest(key, limit), "file", _FILE)
         elif duplicates:
-            _tell(console, index, search.duplicates(key, limit), "duplicate", _DUPLICATE)
+            number = _tell(console, index, search.duplicates(key, limit), "duplicate", _DUPLICATE)
+            _or_nothing(console, number, "no content is there twice")
         elif growth is not None:
             query = search.growth(value_of("--growth", growth, partial(parse_moment, now=now)), depth, limit)
-            _tell(console, index, query, "directory", _GROWTH)
+            number = _tell(console, index, query, "directory", _GROWTH)
+            _or_nothing(console, number, "nothing grew or shrank")
         else:
             _tell(console, index, search.by_directory(key, depth, limit), "directory", _DIRECTORY)
     return 0
@@ -305,6 +309,15 @@ def _tell(console: Console, index: "Index", query: "Query", message_type: str, c
         return _tell_rows(console, answer.columns, answer.rows, message_type, columns)
 
 
+_SAME = "no difference"
+
+
+def _or_nothing(console: Console, number: int, message: str) -> None:
+    """Say that there is nothing, where there is."""
+    if not number:
+        console.note(message)
+
+
 def _tell_rows(
     console: Console,
     names: Iterable[str],
@@ -314,6 +327,8 @@ def _tell_rows(
 ) -> int:
     names = tuple(names)
     found = [dict(zip(names, row, strict=True)) for row in rows]
+    if not found:
+        return 0
     right = frozenset(number for number, column in enumerate(columns) if column.is_number)
     told = (Row(row, [column.cell(row) for column in columns]) for row in found)
     console.table(Table(message_type, tuple(column.title for column in columns), told, right=right))

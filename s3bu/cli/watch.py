@@ -2,7 +2,9 @@
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +23,6 @@ from s3bu.cli.opening import (
     words_of,
 )
 from s3bu.cli.values import value_of
-from s3bu.console import Console
 from s3bu.errors import AccessDenied, CredentialsError, StorageError, UsageError
 from s3bu.interrupt import Terminated
 from s3bu.job import is_job_file
@@ -55,6 +56,7 @@ _VARIABLES = (
     "AWS_CA_BUNDLE",
 )
 """What a unit takes over of the environment: where things are, and no secrets."""
+_OF_AWS = re.compile(r"AWS_[A-Z0-9_]+")
 
 
 def watch(
@@ -192,9 +194,9 @@ def _prepared(
     with open_repository(text, common) as opened, common.console() as console:
         if not wanted.is_recording_only:
             _check(opened)
-        following = [
-            _following(opened, job, label if not number else None, console) for number, job in enumerate(named)
-        ]
+        # What is odd about a job is said by each run of it, where there are any.
+        tells = console.warning if wanted.is_recording_only else None
+        following = [_following(opened, job, label if not number else None, tells) for number, job in enumerate(named)]
         place = Place(default_home(os.environ), opened.storage.identity, int(wanted.pace.full_every))
     commands = Commands(_PROGRAM, text, words_of(common), of_backup)
     setting = Setting(place, excluded_directories(text), commands, _log(common), Notifier(os.environ))
@@ -212,7 +214,9 @@ def _check(repository: "Repository") -> None:
         # The first run says so, and is tried again.
 
 
-def _following(repository: "Repository", named: str, label: str | None, console: Console) -> "Following":
+def _following(
+    repository: "Repository", named: str, label: str | None, tell: Callable[[str], None] | None
+) -> "Following":
     from s3bu.cli.backup import chosen_sources  # noqa: PLC0415 - start-up counts
     from s3bu.watch.jobs import Following, mark_of  # noqa: PLC0415
 
@@ -223,8 +227,9 @@ def _following(repository: "Repository", named: str, label: str | None, console:
         stored = read_stored_job(repository, named)
         version = stored.version
         job, warnings = parse_stored_job(stored)
-    for warning in warnings:
-        console.warning(warning)
+    if tell is not None:
+        for warning in warnings:
+            tell(warning)
     chosen_sources(job, label)
     return Following(named, label, job, version, mark)
 
@@ -244,7 +249,8 @@ def _print_unit(repository: str, named: list[str], label: str | None, options: l
     command += [*options, *words_of(common), *(["--json"] if common.json else []), *(["-q"] if common.quiet else [])]
     environ = {"S3BU_HOME": str(default_home(os.environ).absolute())}
     environ |= {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-    print(made(command, environ, is_system=os.geteuid() == 0), end="")
+    left = [name for name in sorted(os.environ) if _OF_AWS.fullmatch(name) and name not in _VARIABLES]
+    print(made(command, environ, is_system=os.geteuid() == 0, left=left), end="")
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from s3bu.console.lines import json_object
-from s3bu.console.text import counted, format_nbytes, shown_line
+from s3bu.console.text import changes, counted, sent, shown_line
 from s3bu.moment import format_duration, format_local
 
 _INCOMPLETE = 3
@@ -16,6 +16,9 @@ _FACTS = (
     "files_new",
     "files_changed",
     "files_removed",
+    "others_new",
+    "others_changed",
+    "others_removed",
     "failed",
     "deferred",
     "total_files_processed",
@@ -83,9 +86,9 @@ def _parts(code: int, summary: Mapping[str, object]) -> Iterator[str]:
     if summary.get("snapshot_id") is None:
         yield "no change since the last snapshot"
     else:
-        changes = ", ".join(f"{number(f'files_{one}'):,} {one}" for one in ("new", "changed", "removed"))
-        size = f"{format_nbytes(number('data_added_packed'))} sent"
-        yield f"snapshot of {counted(number('total_files_processed'), 'file')}: {changes}, {size}"
+        paths = changes(*(number(f"files_{one}") + number(f"others_{one}") for one in ("new", "changed", "removed")))
+        size = sent(number("data_added_packed"), number("manifest_size"))
+        yield f"snapshot of {counted(number('total_files_processed'), 'file')}: {paths}; {size}"
     if code == _INCOMPLETE:
         yield f"incomplete: {counted(number('failed'), 'path')} failed"
     if number("deferred"):

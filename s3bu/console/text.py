@@ -55,6 +55,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun[:-1]}ies" if noun.endswith("y") else f"{number:,} {noun}s"
 
 
+def changes(new: int, changed: int, removed: int) -> str:
+    """Return what became of paths, of all kinds: `3 paths new, 1 changed, 0 removed`."""
+    return f"{counted(new, 'path')} new, {changed:,} changed, {removed:,} removed"
+
+
+def sent(nbytes: int, nbytes_manifest: int) -> str:
+    """Return what a backup sent: contents, and the manifest that names all of them."""
+    return f"{format_nbytes(nbytes)} and a manifest of {format_nbytes(nbytes_manifest)} sent"
+
+
 def columns_of(text: str) -> int:
     """Return how many columns of a terminal a text takes: Chinese letters take two, combining marks none."""
     if text.isascii():

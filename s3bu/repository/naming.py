@@ -69,8 +69,9 @@ def manifests_of(repository: Repository, job: str | None, label: str | None) -> 
 
 def no_label(job: str, label: str, labels: Sequence[str]) -> UsageError:
     """Return the error that says that a job has no snapshots of a label; `labels` are those that it has."""
-    close = get_close_matches(label, labels, 1) or labels
-    return UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"it has {', '.join(close)}")
+    close = get_close_matches(label, labels, 1)
+    guess = f"did you mean '{close[0]}'? " if close and len(labels) > 1 else ""
+    return UsageError(f"job '{job}' has no snapshots of a label '{label}'", hint=f"{guess}it has {', '.join(labels)}")
 
 
 def no_snapshots(repository: Repository, job: str) -> JobNotFoundError:

@@ -210,7 +210,7 @@ def _error_text(message: Message) -> str:
 
 def _with_hint(message: Mapping[str, object]) -> str:
     hint = message.get("hint")
-    return f"{message.get('message')} ({hint})" if hint else str(message.get("message"))
+    return f"{message.get('message')}; {hint}" if hint else str(message.get("message"))
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:

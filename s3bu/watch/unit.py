@@ -8,11 +8,12 @@ _PLACES = {
 }
 _NAME = "s3bu-watch.service"
 _LINGER = "# That it also runs while you are not logged in:  loginctl enable-linger\n"
+_LEFT = "# Set here, and not taken over: {names}. Credentials go into a profile.\n"
 _UNIT = """\
 # Write this into {directory}/{name}, and then:
 #   {control} daemon-reload && {control} enable --now {name}
 # What it does:  {control} status {name}  and  {journal} -u {name}
-{linger}
+{linger}{left}
 [Unit]
 Description=Watch and back up with s3bu
 Documentation=man:systemd.service(5)
@@ -42,10 +43,11 @@ WantedBy={target}
 _NETWORK = "Wants=network-online.target\nAfter=network-online.target\n"
 
 
-def print_unit(command: Sequence[str], environ: Mapping[str, str], *, is_system: bool) -> str:
+def print_unit(command: Sequence[str], environ: Mapping[str, str], *, is_system: bool, left: Sequence[str] = ()) -> str:
     """Return the text of a unit, of the system or of a user, that runs a command with these variables set.
 
-    The first word of the command is the absolute path of a program.
+    The first word of the command is the absolute path of a program. `left` names variables that are set and not taken
+    over, since they may hold secrets: it never says what is in them.
     """
     directory, control, target, journal = _PLACES[is_system]
     program, *arguments = command
@@ -55,6 +57,7 @@ def print_unit(command: Sequence[str], environ: Mapping[str, str], *, is_system:
         control=control,
         journal=journal,
         linger="" if is_system else _LINGER,
+        left=_LEFT.format(names=", ".join(left)) if left else "",
         after=_NETWORK if is_system else "",
         # The program itself is never looked at for variables, and values of variables are not either.
         environment="".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in environ.items()),

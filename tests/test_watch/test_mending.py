@@ -38,7 +38,7 @@ def test_a_source_that_could_not_be_watched_anew_is_tried_again(scene: Scene) ->
             watcher.await_line("home/src: not watched")
         write_file(scene.source / "c", "content of c")
         write_file(scene.source / "c.o", "content of c.o")
-        watcher.await_line("home/src: snapshot of 3 files: 1 new")
+        watcher.await_line("home/src: snapshot of 3 files: 1 path new")
 
 
 def test_a_journal_that_cannot_be_begun_anew_ends_nothing(scene: Scene) -> None:
@@ -52,7 +52,7 @@ def test_a_journal_that_cannot_be_begun_anew_ends_nothing(scene: Scene) -> None:
             watcher.await_line("home/src: watching 0 directories; all is scanned each time, since the journal cannot")
         watcher.await_line("home/src: watching 2 directories")
         write_file(scene.source / "c", "content of c")
-        watcher.await_line("home/src: snapshot of 3 files: 1 new")
+        watcher.await_line("home/src: snapshot of 3 files: 1 path new")
 
 
 def test_what_could_not_be_stored_is_tried_again_though_nothing_changes(scene: Scene) -> None:
@@ -89,4 +89,4 @@ def test_a_directory_that_may_be_entered_again_is_watched_again(scene: Scene) ->
         watcher.await_line("directories were met that nobody watched")
         time.sleep(2)
         write_file(scene.source / "directory" / "inner" / "d", "other content")
-        watcher.await_line("home/src: snapshot of 3 files: 0 new, 1 changed")
+        watcher.await_line("home/src: snapshot of 3 files: 0 paths new, 1 changed")

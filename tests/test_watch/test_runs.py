@@ -61,7 +61,7 @@ def test_what_ended_a_backup_is_told_with_its_hint(scene: Scene, selector: selec
     commands = Commands(PROGRAM, str(scene.repository))
     ended = finish(Child(commands.backup(str(scene.job), "nonsense"), selector), selector)
     assert (ended.code, ended.summary) == (2, {})
-    assert ended.why == "job 'home' has no source with the label 'nonsense' (it has src)"
+    assert ended.why == "job 'home' has no source with the label 'nonsense'; it has src"
 
 
 def test_other_facts_are_kept_if_they_are_wanted(scene: Scene, selector: selectors.BaseSelector) -> None:

@@ -103,6 +103,21 @@ def test_the_unit_runs_just_this_command_line_with_whole_paths(scene: Scene, mon
     assert settings["Type"] == "notify"
 
 
+def test_variables_that_a_unit_does_not_take_over_are_named_without_their_values(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert "not taken over" not in succeed("watch", "my-bucket", "home", "--print-unit").out
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+    text = succeed("watch", "my-bucket", "home", "--print-unit").out
+    assert "\n# Set here, and not taken over: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY. Credentials go into" in text
+    assert "an id" not in text
+    assert "a secret" not in text
+
+
 def test_a_bucket_and_a_job_of_it_stay_as_they_are(scene: Scene) -> None:
     words = shlex.split(unit("my-bucket", "home", "--record-only")["ExecStart"])
     assert words[words.index("watch") :][:4] == ["watch", "my-bucket", "home", "--record-only"]

@@ -42,7 +42,7 @@ def test_a_repository_that_is_away_loses_nothing(scene: Scene) -> None:
         assert "next try in 1" in line
         write_file(scene.source / "d", "content of d")
         away.rename(scene.repository)
-        watcher.await_line("home/src: snapshot of 4 files: 2 new")
+        watcher.await_line("home/src: snapshot of 4 files: 2 paths new")
         assert restored(scene) == tree(scene.source)
 
 
@@ -75,7 +75,7 @@ def test_a_journal_that_somebody_deleted_is_made_anew(scene: Scene) -> None:
         watcher.await_line("the journal was taken away; beginning a new one")
         assert NEW_SESSION in watcher.await_line("home/src: no change since the last snapshot", "full scan")
         write_file(scene.source / "c", "content of c")
-        assert "full scan" not in watcher.await_line("home/src: snapshot of 3 files: 1 new")
+        assert "full scan" not in watcher.await_line("home/src: snapshot of 3 files: 1 path new")
 
 
 def test_a_journal_on_a_full_disk_ends_nothing(scene: Scene) -> None:
@@ -96,11 +96,11 @@ def test_a_journal_on_a_full_disk_ends_nothing(scene: Scene) -> None:
             write_file(scene.source / f"{number:0200}", "new")
         watcher.send(signal.SIGCONT)
         watcher.await_line("the journal cannot be written", "until it can be, runs look at everything")
-        watcher.await_line("home/src: snapshot of 302 files: 300 new", "full scan: ")
+        watcher.await_line("home/src: snapshot of 302 files: 300 paths new", "full scan: ")
         filler.unlink()
         watcher.await_line("the journal is written again")
         write_file(scene.source / "c", "content of c")
-        watcher.await_line("home/src: snapshot of 303 files: 1 new")
+        watcher.await_line("home/src: snapshot of 303 files: 1 path new")
         assert restored(scene) == tree(scene.source)
 
 
@@ -170,7 +170,7 @@ def test_a_local_job_that_changed_is_followed(scene: Scene) -> None:
         watcher.await_line("home/other: watching 1 director")
         write_file(scene.source / "x.o", "not wanted")
         write_file(scene.source / "directory" / "c", "content of c")
-        watcher.await_line("home/src: snapshot of 3 files: 1 new")
+        watcher.await_line("home/src: snapshot of 3 files: 1 path new")
         assert set(restored(scene)) == {b"a", b"directory", b"directory/b", b"directory/c"}
 
 
@@ -199,7 +199,7 @@ def test_a_job_that_is_broken_stands_as_it_was(scene: Scene) -> None:
         watcher.await_line("home: the job cannot be read again, and stands as it was")
         scene.job.write_text(text)
         write_file(scene.source / "c", "content of c")
-        watcher.await_line("home/src: snapshot of 3 files: 1 new")
+        watcher.await_line("home/src: snapshot of 3 files: 1 path new")
 
 
 def test_a_job_of_a_repository_that_is_away_stands_as_it_was(scene: Scene) -> None:
@@ -225,7 +225,7 @@ def test_old_snapshots_go_by_the_rules_of_the_job(scene: Scene) -> None:
     succeed("backup", scene.repository, scene.job)
     write_file(scene.source / "c", "content of c")
     with watching(scene) as watcher:
-        watcher.await_line("home/src: snapshot of 3 files: 1 new")
+        watcher.await_line("home/src: snapshot of 3 files: 1 path new")
         watcher.await_line("home: forgot 1 old snapshot")
     assert len(scene.manifests()) == 1
 
@@ -238,10 +238,10 @@ def test_that_old_snapshots_cannot_go_is_said_and_is_no_failure_of_the_backup(sc
     with index.with_suffix(".use").open() as used:
         fcntl.flock(used, fcntl.LOCK_SH)  # as a backup of another job does
         with watching(scene) as watcher:
-            watcher.await_line("home/src: snapshot of 3 files: 1 new")
+            watcher.await_line("home/src: snapshot of 3 files: 1 path new")
             watcher.await_line("home: old snapshots could not be forgotten: ", "in use by a backup")
             write_file(scene.source / "d", "content of d")
-            watcher.await_line("home/src: snapshot of 4 files: 1 new")
+            watcher.await_line("home/src: snapshot of 4 files: 1 path new")
             watcher.send(signal.SIGTERM)
             assert watcher.end().err.count("could not be forgotten") == 1
     assert len(scene.manifests()) == 3

@@ -44,7 +44,16 @@ def test_once_backs_up_each_source_and_ends(scene: Scene) -> None:
     assert (result.code, result.errors) == (0, [])
     assert restored(scene) == tree(scene.source)
     assert "home/src: watching 2 directories\n" in result.err
-    assert "home/src: snapshot of 2 files: 2 new, 0 changed, 0 removed" in result.err
+    assert "home/src: snapshot of 2 files: 3 paths new, 0 changed, 0 removed" in result.err
+
+
+def test_what_is_odd_about_a_job_is_said_once(scene: Scene) -> None:
+    write_job(scene.job, {"src": "source"}, "skip_dirz: [x]\n")
+    result = program("watch", scene.repository, scene.job, "--once")
+    assert result.code == 0
+    assert result.err.count("unknown key 'skip_dirz'") == 1, result.err
+    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
+        watcher.await_line("unknown key 'skip_dirz'")
 
 
 def test_once_ends_with_the_worst_exit_code(scene: Scene) -> None:
@@ -59,10 +68,10 @@ def test_a_change_is_backed_up_and_only_what_changed_is_looked_at(scene: Scene) 
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files", "full scan")
         write_file(scene.source / "directory" / "c", "content of c")
-        line = watcher.await_line("home/src: snapshot of 3 files: 1 new, 0 changed, 0 removed")
+        line = watcher.await_line("home/src: snapshot of 3 files: 1 path new, 0 changed, 0 removed")
         assert "full scan" not in line
         (scene.source / "a").unlink()
-        assert "full scan" not in watcher.await_line("0 new, 0 changed, 1 removed")
+        assert "full scan" not in watcher.await_line("0 paths new, 0 changed, 1 removed")
         assert restored(scene) == tree(scene.source)
 
 
@@ -84,7 +93,7 @@ def test_a_directory_in_which_a_file_came_and_went_is_backed_up_when_it_goes(sce
         (scene.source / "directory" / ".lock").unlink()
         watcher.await_line("home/src: no change since the last snapshot")
         (scene.source / "directory").rename(scene.root / "elsewhere")
-        watcher.await_line("home/src: snapshot of 1 file: 0 new, 0 changed, 1 removed")
+        watcher.await_line("home/src: snapshot of 1 file: 0 paths new, 0 changed, 2 removed")
 
 
 def test_a_backup_from_elsewhere_goes_by_what_is_only_recorded(scene: Scene) -> None:
@@ -130,7 +139,7 @@ def test_several_jobs_are_watched_by_one_process(scene: Scene) -> None:
         watcher.await_line("snapshot")
         watcher.await_line("snapshot")
         write_file(mail / "answer", "dear too")
-        watcher.await_line("mail/inbox: snapshot of 2 files: 1 new")
+        watcher.await_line("mail/inbox: snapshot of 2 files: 1 path new")
         assert restored(scene, "mail/inbox") == tree(mail)
 
 
@@ -159,7 +168,7 @@ def test_after_a_kill_the_next_one_scans_in_full_and_says_why(scene: Scene) -> N
         assert watcher.end().code == -signal.SIGKILL
     write_file(scene.source / "c", "content of c")
     with watching(scene) as watcher:
-        line = watcher.await_line("home/src: snapshot of 3 files: 1 new")
+        line = watcher.await_line("home/src: snapshot of 3 files: 1 path new")
         assert f"full scan: {NEW_SESSION}" in line
         assert restored(scene) == tree(scene.source)
 
