@@ -16,8 +16,9 @@ from s3bu.errors import JobError
 from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, sort_key
 from s3bu.progress import Failure
-from s3bu.scan import Scan, SourceMissingError
+from s3bu.scan import Scan
 from s3bu.scan.found import Left, entries, owner_of, seen_of
+from s3bu.scan.source import SourceMissingError
 from tests.fakes import OLD, SECOND, strike_before_open, without_override, write
 
 ODD_NAMES = (

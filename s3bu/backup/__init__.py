@@ -24,8 +24,8 @@ from s3bu.publish import Publisher
 from s3bu.repository import Repository
 from s3bu.repository.layout import ManifestKey
 from s3bu.rooted import Root
-from s3bu.scan import SourceMissingError
 from s3bu.scan.found import Excluded, Left, reason
+from s3bu.scan.source import SourceMissingError
 from s3bu.spans import renew
 from s3bu.store import Gone, Result, Store, Stored
 

@@ -22,8 +22,8 @@ from s3bu.job import Job, Source
 from s3bu.manifest import DIRECTORY, FILE, Entry, is_representable, sort_key
 from s3bu.progress import Failure, Progress
 from s3bu.repository import Repository
-from s3bu.scan import SourceMissingError
 from s3bu.scan.found import Left
+from s3bu.scan.source import SourceMissingError
 from s3bu.selection import Rule, Skipped
 
 CHECK, SKIPPED = "check", "skipped"

@@ -154,7 +154,7 @@ def chosen_sources(job: "Job", label: str | None) -> tuple["Source", ...]:
 
 
 def _exit_code(outcome: "Outcome") -> int:
-    from s3bu.scan import SourceMissingError  # noqa: PLC0415 - start-up counts
+    from s3bu.scan.source import SourceMissingError  # noqa: PLC0415 - start-up counts
 
     if outcome.error is not None and not isinstance(outcome.error, SourceMissingError):
         return outcome.error.exit_code

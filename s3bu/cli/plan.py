@@ -115,7 +115,7 @@ def tell_plans(
 
 
 def _exit_code(made: "Plan", *, tells_something: bool) -> int:
-    from s3bu.scan import SourceMissingError  # noqa: PLC0415 - start-up counts
+    from s3bu.scan.source import SourceMissingError  # noqa: PLC0415 - start-up counts
 
     if made.error is not None:
         return 3 if isinstance(made.error, SourceMissingError) else made.error.exit_code

@@ -13,34 +13,17 @@ from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
 
-from s3bu.errors import JobError, S3buError
+from s3bu.errors import JobError
 from s3bu.filters import Filters
 from s3bu.manifest import DIRECTORY, Entry
 from s3bu.mounts import pseudo_file_system
 from s3bu.progress import Failure
 from s3bu.scan.found import Excluded, Followed, Left, Regular, directory_entry, reason, special, special_kind, symlink
 from s3bu.scan.listing import Names, list_names
+from s3bu.scan.source import DIRECTORY_FLAGS, SourceMissingError, open_source
 from s3bu.scan.ways import ways_to
 from s3bu.scan.witness import NOBODY, Glance, Known, Witness
 from s3bu.selection import CACHEDIR_TAG, Place, Rule, Selection, Skipped, is_cache
-
-_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class SourceMissingError(S3buError):
-    """The source's directory is not there, or cannot be opened: nothing is known of what it holds."""
-
-
-def _hint_of(error: OSError) -> str | None:
-    """Return what to do about a source that cannot be opened."""
-    match error:
-        case FileNotFoundError():
-            return "is its disk mounted, and is its path in the job right?"
-        case NotADirectoryError():
-            return "is its path in the job right?"
-        case PermissionError():
-            return "run as a user who may read it"
-    return None
 
 
 @dataclass(slots=True)
@@ -240,13 +223,7 @@ class Scan:
         return Followed(above, item=item, rule=rule, is_there=above == path and item is not None)
 
     def _enter_root(self) -> None:
-        try:
-            descriptor = os.open(self.root, _DIRECTORY_FLAGS)
-        except OSError as error:
-            raise SourceMissingError(
-                f"{os.fsdecode(self.root)}: the source cannot be opened ({reason(error)})",
-                hint=_hint_of(error),
-            ) from error
+        descriptor = open_source(self.root)
         try:
             status = os.fstat(descriptor)
             self._witness.directory(b"", descriptor, status)
@@ -375,7 +352,7 @@ class Scan:
         if rule is not None:
             self._tell(Skipped(path, True, rule))
             return None
-        descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=level.descriptor)
+        descriptor = os.open(name, DIRECTORY_FLAGS, dir_fd=level.descriptor)
         try:
             status = os.fstat(descriptor)  # opening it may have mounted something there, which `lstat` does not
             self._witness.directory(path, descriptor, status)

@@ -10,7 +10,7 @@ from s3bu.compare import CARRIED, CHANGED, NEW, REMOVED, UNMODIFIED
 from s3bu.errors import AccessDenied, StorageError, StorageStopped
 from s3bu.manifest import FILE, FailedPath
 from s3bu.progress import Failure
-from s3bu.scan import SourceMissingError
+from s3bu.scan.source import SourceMissingError
 from tests.fakes import OLD, World, file_entry, hash_of, key_of, refuse, without_override
 from tests.test_backup.runs import TEXT, back_up, counts, files, numbered, plant, run, when_storing
 

@@ -15,7 +15,7 @@ from s3bu.job import Job
 from s3bu.manifest import DIRECTORY, SPECIAL, format_entry
 from s3bu.progress import Silent
 from s3bu.repository import layout
-from s3bu.scan import SourceMissingError
+from s3bu.scan.source import SourceMissingError
 from s3bu.storage.memory import StoredObject
 from s3bu.sync import sync
 from tests.fakes import OLD, World, another_recipient, file_entry, hash_of, key_of, without_override

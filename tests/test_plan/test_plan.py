@@ -13,7 +13,7 @@ from s3bu.cli.opening import load_job
 from s3bu.filters import Filters
 from s3bu.prices import LIST_PRICES, Requests, price_of_requests, price_of_storage, price_of_transfer
 from s3bu.repository import layout
-from s3bu.scan import SourceMissingError
+from s3bu.scan.source import SourceMissingError
 from s3bu.selection import Selection
 from tests.fakes import OLD, World, without_override, write
 from tests.running import Scene, backed_up, run, succeed, write_file
