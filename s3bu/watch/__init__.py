@@ -254,10 +254,10 @@ class Watcher:
         self._tell_standing()
 
     def _tell_job(self, one: Following) -> None:
-        """Say which job holds from now on, and what is odd about it."""
+        """Say which job holds from now on, and what is odd about it; where there are runs, these say that."""
         message = f"version {one.version} of the job holds now" if one.version else "the job was read again"
         self._log.say("reloaded", message, source=one.job.name)
-        for warning in one.job.warnings:
+        for warning in one.job.warnings if self._backups is None else ():
             self._log.say("warning", warning, source=one.job.name)
 
     def _not_reloaded(self, one: Following, why: str) -> None:

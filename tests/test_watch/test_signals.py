@@ -100,6 +100,7 @@ def test_sighup_reads_the_jobs_again(scene: Scene) -> None:
         watcher.await_line("home/src: snapshot")
         succeed("job", "upload", scene.repository, "home", second)
         watcher.send(signal.SIGHUP)
+        watcher.await_line("home: version 2 of the job holds now")
         watcher.await_line("home/src: not in the job any more")
         watcher.await_line("home/other: watching 1")
         watcher.await_line("home/other: snapshot of 1 file")

@@ -164,14 +164,21 @@ def test_a_local_job_that_changed_is_followed(scene: Scene) -> None:
     with watching(scene) as watcher:
         watcher.await_line("home/src: snapshot of 2 files")
         other = write_file(scene.root / "other" / "file", "other").parent
-        write_job(scene.job, {"src": "source", "other": other}, "exclude_extensions: [.o]\nexclude_exts: [.p]\n")
+        write_job(scene.job, {"src": "source", "other": other}, "exclude_extensions: [.o]\n")
         watcher.await_line("home: the job was read again")
-        watcher.await_line("home: ", "exclude_exts")
         watcher.await_line("home/other: watching 1 director")
         write_file(scene.source / "x.o", "not wanted")
         write_file(scene.source / "directory" / "c", "content of c")
         watcher.await_line("home/src: snapshot of 3 files: 1 path new")
         assert set(restored(scene)) == {b"a", b"directory", b"directory/b", b"directory/c"}
+
+
+def test_what_is_odd_about_a_job_that_changed_is_told_also_without_runs(scene: Scene) -> None:
+    with watching(scene, "--record-only") as watcher:
+        watcher.await_line("home/src: watching")
+        write_job(scene.job, {"src": "source"}, "exclude_exts: [.p]\n")
+        watcher.await_line("home: the job was read again")
+        watcher.await_line("home: ", "exclude_exts")
 
 
 def test_a_source_that_goes_and_comes_back_during_its_backup_is_backed_up_again(scene: Scene) -> None:
