@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -113,6 +114,14 @@ def program(*arguments: Argument, prefix: Sequence[str] = ()) -> Result:
         [*prefix, *_command(arguments)], env=_environment(), capture_output=True, timeout=SECONDS, check=False
     )
     return Result(ended.returncode, os.fsdecode(ended.stdout), os.fsdecode(ended.stderr))
+
+
+def await_that(holds: Callable[[], object]) -> None:
+    """Wait until something holds; a test that waits for ever tells nobody why."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.01)
 
 
 @contextmanager

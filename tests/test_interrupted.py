@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.running import (
-    SECONDS,
     Scene,
+    await_that,
     backed_up,
     own_environment,
     run,
@@ -38,13 +37,6 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 @pytest.fixture
 def scene(first: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return first.copy(tmp_path / "scene", monkeypatch)
-
-
-def await_that(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # --- a backup is stopped

@@ -19,8 +19,7 @@ import pytest
 
 import s3bu
 from tests.hostile_sql import ENDLESS, GREEDY, MIB, RECURSION, REFUSED
-from tests.running import SECONDS, Result, Scene, backed_up, check_refusal, run, started, succeed
-from tests.test_interrupted import await_that
+from tests.running import SECONDS, Result, Scene, await_that, backed_up, check_refusal, run, started, succeed
 
 SHORTLY = 1.5
 """Seconds of the processor that the program takes to start, and to end."""

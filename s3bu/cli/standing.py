@@ -18,7 +18,7 @@ from s3bu.moment import format_local
 if TYPE_CHECKING:
     from s3bu.index import Index, IndexedSnapshot
     from s3bu.journal import Journal
-    from s3bu.journal.watched import Watched
+    from s3bu.journal.watched import Failing, Watched
     from s3bu.repository import Repository, StoredManifest
 
 _Source: TypeAlias = tuple[str, str]
@@ -64,15 +64,15 @@ class Standing:
         return self.is_alive and self.watched is not None and self.watched.obstacle is None
 
     @property
-    def is_failing(self) -> bool:
-        """Whether the last run that its watcher started lacked something."""
-        return self.watched is not None and self.watched.failing is not None
+    def failing(self) -> "Failing | None":
+        """What the last run of its watcher lacked; of one that has ended nobody knows what ran since."""
+        return self.watched.failing if self.watched is not None and self.watched.session.is_running else None
 
     def problems(self) -> Iterator[str]:
         """Yield what a person should know who sees to it that there are backups."""
         if self.watched is None:
             return
-        session, failing = self.watched.session, self.watched.failing
+        session, failing = self.watched.session, self.failing
         if not session.is_running and not session.is_ended:
             yield f"process {session.pid} that watched it was killed, or ended by itself, and nobody watches it"
         elif session.is_running and not self.is_alive:

@@ -64,7 +64,7 @@ def status(
             for problem in one.problems():
                 console.warning(f"{one.job}/{one.label}: {problem}")
     is_late = any(one.is_too_old(oldest) for one in found)
-    is_unwatched = watched and any(not one.is_alive or one.is_failing for one in found)
+    is_unwatched = watched and any(not one.is_alive or one.failing is not None for one in found)
     return code or (3 if is_late or is_unwatched else 0)
 
 
@@ -112,7 +112,7 @@ def _told(found: list[Standing], oldest: datetime | None, *, is_verbose: bool) -
 def _facts(one: Standing, oldest: datetime | None) -> dict[str, object]:
     watched = one.watched
     left = watched.left if watched else None
-    failing = watched.failing if watched else None
+    failing = one.failing
     session = watched.session if watched and one.is_watched else None
     age = _age(one)
     return {

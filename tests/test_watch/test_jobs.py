@@ -12,6 +12,7 @@ from s3bu.job import parse_job
 from s3bu.watch.children import Children
 from s3bu.watch.jobs import Following, Jobs
 from s3bu.watch.runs import Commands
+from tests.running import await_that
 
 _TEXT = "sources:\n- path: /x\n  label: src\n"
 _PROGRAM = """
@@ -34,13 +35,6 @@ def children() -> Iterator[Children]:
         yield Children(selector)
 
 
-def await_path(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} does not come"
-        time.sleep(0.01)
-
-
 def test_who_asks_in_the_midst_of_a_look_hears_of_what_came_before_he_asked(children: Children, tmp_path: Path) -> None:
     (tmp_path / "newest").write_text("1")
     (tmp_path / "text").write_text(_TEXT)
@@ -50,7 +44,7 @@ def test_who_asks_in_the_midst_of_a_look_hears_of_what_came_before_he_asked(chil
     said: list[str] = []
     jobs = Jobs([following], commands, children, lambda one: said.append(f"version {one.version}"), lambda *_: None)
     jobs.reload(lambda: said.append("first"))
-    await_path(tmp_path / "looked")
+    await_that((tmp_path / "looked").exists)
     (tmp_path / "newest").write_text("2")
     jobs.reload(lambda: said.append("second"))
     (tmp_path / "go").touch()

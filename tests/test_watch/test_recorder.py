@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from s3bu.journal import Journal, JournalError, open_for_run
 from s3bu.watch import recorder as module
 from s3bu.watch import tree
 from s3bu.watch.recorder import CHANGED_JOB, Place, Recorder
-from tests.running import write_file
+from tests.running import await_that, write_file
 
 KEY = ("home", "src")
 
@@ -53,13 +52,6 @@ def dirty(tmp_path: Path) -> set[bytes]:
     return found
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.02)
-
-
 def fill(recorder: Recorder) -> None:
     """Let the disk be full, for this journal: it may not grow any more."""
     recorder._journal._connection.execute("PRAGMA max_page_count = 1")
@@ -89,7 +81,7 @@ def test_what_a_full_disk_does_not_take_is_kept_and_written_later(
     fill(recorder)
     for name in names(200):
         write_file(source / name, "new")
-    until(seen(recorder, names(200)[-1].encode()))
+    await_that(seen(recorder, names(200)[-1].encode()))
     for _ in range(3):
         with pytest.raises(JournalError, match="full"):
             recorder.record()
@@ -106,7 +98,7 @@ def test_nobody_gets_an_answer_that_cannot_be_written(recorder: Recorder, source
     fill(recorder)
     for name in names(200):
         write_file(source / name, "new")
-    until(seen(recorder, names(200)[-1].encode()))
+    await_that(seen(recorder, names(200)[-1].encode()))
     answers: list[bool] = []
     session = recorder._session
 
@@ -117,7 +109,7 @@ def test_nobody_gets_an_answer_that_cannot_be_written(recorder: Recorder, source
 
     asking = threading.Thread(target=ask)
     asking.start()
-    until(lambda: recorder.collect()[1])
+    await_that(lambda: recorder.collect()[1])
     with pytest.raises(JournalError):
         recorder.record()
     asking.join()
@@ -161,7 +153,7 @@ def test_what_is_too_much_to_keep_is_walked_anew(
     fill(recorder)
     for name in names(200):
         write_file(source / name, "new")
-    until(seen(recorder, names(200)[-1].encode()))
+    await_that(seen(recorder, names(200)[-1].encode()))
     with pytest.raises(JournalError):
         recorder.record()
     recorder.collect()
@@ -185,7 +177,7 @@ def test_a_journal_that_was_taken_away_is_missed_and_made_anew(
     record(recorder)
     assert [*places, recorder.is_in_place] == [True, False, True]
     write_file(source / "b", "b")
-    until(lambda: b"b" in recorder.collect()[0].get(KEY, set()))
+    await_that(lambda: b"b" in recorder.collect()[0].get(KEY, set()))
     recorder.record()
     assert b"b" in dirty(tmp_path)
 
@@ -240,7 +232,7 @@ def test_a_walk_that_does_not_end_lets_all_be_scanned(recorder: Recorder, monkey
         recorder.look_again()
         return recorder.obstacle(KEY) is None
 
-    until(is_over)
+    await_that(is_over)
 
 
 def test_a_first_walk_that_does_not_end_holds_nobody_up(
@@ -253,7 +245,7 @@ def test_a_first_walk_that_does_not_end_holds_nobody_up(
         recorder.add("home", Source("other", os.fsencode(other)), Filters())
         assert (recorder.obstacle(key), recorder.counts(key).nwatched) == (STUCK, 0)
         recorder.remove(KEY)
-    until(lambda: recorder.counts(key).nwatched == 1)
+    await_that(lambda: recorder.counts(key).nwatched == 1)
     assert recorder.obstacle(key) is None
     assert recorder.sources == [key]
 
@@ -263,7 +255,7 @@ def test_the_end_writes_down_what_was_seen_last(source: Path, tmp_path: Path) ->
     made.add("home", Source("src", os.fsencode(source)), Filters())
     record(made)
     write_file(source / "b", "b")
-    until(seen(made, b"b"))
+    await_that(seen(made, b"b"))
     made.close()
     journal = opened(tmp_path)
     watched = journal.find(*KEY)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s3bu.watch.runs import Child, Commands, Ended
-from tests.running import Scene, backed_up, write_file
+from tests.running import Scene, await_that, backed_up, write_file
 
 PROGRAM = (sys.executable, "-m", "s3bu")
 
@@ -110,8 +110,7 @@ def test_a_child_that_is_deaf_is_killed_with_what_it_started(selector: selectors
     )
     child = python(text, selector)
     path = tmp_path / "pid"
-    while not path.exists() or not path.read_text().endswith("\n"):
-        time.sleep(0.02)
+    await_that(lambda: path.exists() and path.read_text().endswith("\n"))
     child.stop()
     time.sleep(0.2)
     assert child.ended() is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import Scene, backed_up, check_refusal, run, started, succeed, write_file, write_job
+from tests.running import Scene, await_that, backed_up, check_refusal, run, started, succeed, write_file, write_job
 from tests.test_watch.watching import QUICK
 
 
@@ -66,8 +66,7 @@ def test_the_watcher_is_shown_with_what_waits(scene: Scene) -> None:
         assert row["full_scan"] == "the watcher started after the last full scan"
         assert row["dirty"] == 0
         write_file(scene.source / "new", "new")
-        while rows(scene)[0]["dirty"] == 0:
-            pass
+        await_that(lambda: rows(scene)[0]["dirty"])
         assert " yes " in succeed("status", scene.repository, "--watched").out
         assert f"process {watcher.pid} since" in succeed("status", scene.repository, "-v").out
         watcher.send(signal.SIGTERM)
@@ -120,6 +119,11 @@ def test_what_the_last_run_lacked_is_shown_until_a_run_has_all(scene: Scene) -> 
         (row,) = rows(scene)
         assert (row["failing_since"], row["failure"]) == (None, None)
         assert run("status", scene.repository, "--watched").code == 0
+        scene.source.rename(scene.root / "elsewhere")
+        await_that(lambda: rows(scene)[0]["failure"])
+        watcher.send(signal.SIGTERM)
+        watcher.end()
+    assert rows(scene)[0]["failure"] is None, "nobody knows what ran since it ended"
 
 
 def test_what_this_machine_knows_is_shown_when_the_repository_cannot_be_read(scene: Scene) -> None:
@@ -141,8 +145,7 @@ def test_a_source_that_is_watched_by_a_local_job_and_has_no_snapshot_is_shown(sc
         assert run("status", scene.repository, "--max-age", "1h").code == 3
         write_job(scene.job, {"src": "source"})
         watcher.await_line("home/gone: not in the job any more")
-        while len(rows(scene)) > 1:
-            pass
+        await_that(lambda: len(rows(scene)) == 1)
 
 
 def test_what_is_not_there_is_refused(scene: Scene) -> None:

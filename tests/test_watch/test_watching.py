@@ -11,6 +11,7 @@ import pytest
 from tests.rounds import rounds
 from tests.running import (
     Scene,
+    await_that,
     check_refusal,
     program,
     run,
@@ -115,16 +116,13 @@ def test_a_large_file_that_keeps_changing_is_taken_in_its_time(scene: Scene) -> 
     with large.open("wb") as file:
         file.truncate(257 * 1024**2)
     with started("watch", scene.repository, scene.job, *QUICK, "-c", "--large-interval", "40s", "--json") as watcher:
-        while not scene.manifests():
-            time.sleep(0.1)
+        await_that(scene.manifests)
         os.utime(large, (1, 1))
         write_file(scene.source / "c", "content of c")
-        while len(scene.manifests()) < 2:
-            time.sleep(0.1)
+        await_that(lambda: len(scene.manifests()) >= 2)
         assert restored(scene)[b"large"] != tree(scene.source)[b"large"]
         assert restored(scene)[b"c"] == tree(scene.source)[b"c"]
-        while len(scene.manifests()) < 3:
-            time.sleep(0.1)
+        await_that(lambda: len(scene.manifests()) >= 3)
         assert restored(scene) == tree(scene.source)
         watcher.send(signal.SIGTERM)
         assert watcher.end().code == 0
