@@ -211,7 +211,7 @@ def check_budget(published: list[tuple[float, int]]) -> None:
 def test_sources_that_change_all_the_time_stay_within_the_budget_over_every_day(
     sizes: list[int], interval: float
 ) -> None:
-    one: Schedule[int] = Schedule(Pace(interval, 0.0))
+    one: Schedule[int] = Schedule(Pace(interval, 0.0, 10**9))
     published: list[tuple[float, int]] = []
     for source in range(len(sizes)):
         one.add(source, 0.0)
@@ -252,6 +252,6 @@ def test_a_day_of_office_work_makes_no_more_snapshots_than_intervals() -> None:
             done(one, "home", ran[-1], nbytes=2 * 10**6)
         now += pause
     assert len(ran) <= 97
-    assert sum(2 * 10**6 for _ in ran) <= 10**9
+    assert sum(2 * 10**6 for _ in ran) <= Pace().budget
     for begin, end in states:
         assert any(begin <= when <= end for when in ran), "a state that lasted was not backed up"
