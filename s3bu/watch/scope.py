@@ -119,9 +119,9 @@ class Scope:
         """Yield each source of which it is news whether all of it is watched, and what to say."""
         for key in self._followed:
             counts, obstacle = self._recorder.counts(key), self._recorder.obstacle(key)
+            if not counts.is_walked and counts.fault is None and obstacle is None:
+                continue  # it is just being walked, and will be told when that is over
             standing = (counts.nwatched > 0, counts.nunwatched > 0, counts.fault, obstacle)
-            if not any(standing):
-                continue  # it is just being walked
             if self._stood.get(key) != standing:
                 self._stood[key] = standing
                 yield "/".join(key), _told(counts, obstacle)

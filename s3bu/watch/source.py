@@ -28,13 +28,14 @@ NOT_THERE = "not there"
 class Counts(NamedTuple):
     """How many directories of a source are watched, how many are not, and why the first of these is not.
 
-    `fault` is why it cannot be walked at all. In the middle of a walk all may be 0 without one.
+    `fault` is why it cannot be walked at all. Until it `is_walked` to its end, the numbers are those so far.
     """
 
     nwatched: int
     nunwatched: int
     why_unwatched: str | None
     fault: str | None = None
+    is_walked: bool = False
 
 
 @dataclass(slots=True)
@@ -68,7 +69,8 @@ class Source:
 
     def counts(self) -> Counts:
         """Return how much of it is watched."""
-        return Counts(self.nwatched, len(self.unwatched), self.why_unwatched if self.unwatched else None, self.fault)
+        why_unwatched = self.why_unwatched if self.unwatched else None
+        return Counts(self.nwatched, len(self.unwatched), why_unwatched, self.fault, self.is_walked)
 
     def keep_fault(self, error: S3buError) -> None:
         """Keep why it cannot be walked, without its path, which whoever is told knows by another name."""

@@ -192,6 +192,7 @@ class Sources:
         return not (self._doubts or self._waiting)
 
     def _walk_whole(self, source: Source, why: str) -> None:
+        source.is_walked = False
         self._drop(source, b"")
         source.sight, source.mounts = source.look(), source.read_mounts()
         source.is_walked = self._walked(source, (b"",))

@@ -87,7 +87,7 @@ def few_watches(directory: Path) -> None:
         (source / f"{number:02}").mkdir(parents=True)
     limit(6)  # the sixth is that of the cookies
     with watching(directory / "home", source) as watched:
-        nwatched, nunwatched, why, _ = watched.tree.counts(1)
+        nwatched, nunwatched, why, *_ = watched.tree.counts(1)
         assert (nwatched, nunwatched) == (5, 15)
         assert why == "the kernel watches no more directories for this user"
         assert len(watched.watched()) == 5
@@ -113,7 +113,7 @@ def no_watches(directory: Path) -> None:
     with living(directory / "home", source) as watched:
         watched.tree.start()
         watched.add()
-        assert watched.tree.counts(1) == (0, 2, "the kernel watches no more directories for this user", None)
+        assert watched.tree.counts(1)[:3] == (0, 2, "the kernel watches no more directories for this user")
         limit(100)
         watched.look_again()
         watched.look_again()
