@@ -82,6 +82,11 @@ def format_local(moment: datetime) -> str:
         return "out of range"
 
 
+def instant(microseconds: int) -> datetime:
+    """Return the moment so many microseconds after 1970."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
+
+
 def moment_of(nanoseconds: int) -> datetime:
     """Return the moment so many nanoseconds after 1970, to the second; the nearest that can be said."""
     seconds = min(max(nanoseconds // 1_000_000_000, -62_135_000_000), 253_402_000_000)

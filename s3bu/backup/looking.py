@@ -235,23 +235,17 @@ def _add_files(looks: Looks, scanned_ns: int) -> None:
     # Where a whole tree just came here with its old times, its own times must do for some days.
     is_young = looks.index.count_touched(past.source, recent) > _MOST_TOUCHED
     touched = _NEVER if is_young else recent
-    for entry in looks.index.doubtful(past.source, large_nbytes=LARGE_NBYTES, recent=recent, touched=touched):
+    programs = held(root)
+    inodes = map(signed, programs.inodes)  # of what may be here by another path
+    for entry in looks.index.doubtful(
+        past.source, large_nbytes=LARGE_NBYTES, recent=recent, touched=touched, inodes=inodes
+    ):
         if not entry.hash or not _is_as_seen(root, entry):
             _add_changed(looks, entry.path)
-    for path in (*past.linked, *_held(looks)):
+    for path in (*past.linked, *programs.paths):
         entry_of = looks.index.current(past.source, sort_key(path))
         if entry_of is None or not _is_as_seen(root, entry_of):
             _add_changed(looks, path)
-
-
-def _held(looks: Looks) -> Iterator[bytes]:
-    """Yield the files that programs hold; by another path they are known by their inode."""
-    past, found = looks.past, held(looks.past.root)
-    devices = {one.device for one in past.directories.values()}
-    yield from found.paths
-    yield from looks.index.names_of_files(
-        past.source, {(signed(inode), device) for inode in found.inodes for device in devices}
-    )
 
 
 def _is_as_seen(root: bytes, entry: Entry) -> bool:

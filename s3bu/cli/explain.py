@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from s3bu.cli.backup import chosen_sources
@@ -122,7 +121,7 @@ def _last(index: "Index", job: str, source: "Source", path: bytes) -> "Iterator[
 
 
 def _row(job: str, label: str, path: bytes, snapshot: "IndexedSnapshot", entry: "Entry | None") -> Row:
-    created = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=snapshot.created_us)
+    created = snapshot.created
     modified = moment_of(entry.mtime_ns) if entry else None
     facts = {
         "job": job,

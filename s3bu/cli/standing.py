@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -13,7 +13,7 @@ from s3bu.console import Console
 from s3bu.console.text import counted
 from s3bu.errors import IntegrityError, JobError, PassphraseNotFoundError
 from s3bu.job import Job, is_job_file
-from s3bu.moment import format_local
+from s3bu.moment import format_local, instant
 
 if TYPE_CHECKING:
     from s3bu.index import Index, IndexedSnapshot
@@ -78,16 +78,11 @@ class Standing:
         elif session.is_running and not self.is_alive:
             yield f"process {session.pid} that watches it gives no sign of life"
         if failing is not None:
-            yield f"not all is backed up since {format_local(time_of(failing.since_us))}: {failing.failure}"
+            yield f"not all is backed up since {format_local(instant(failing.since_us))}: {failing.failure}"
         if self.is_alive and self.watched.obstacle is not None:
             yield f"each run looks at all of it: {self.watched.obstacle}"
         elif self.is_alive and self.nunwatched:
             yield f"{counted(self.nunwatched, 'directory')} not watched, and looked at by each run"
-
-
-def time_of(microseconds: int) -> datetime:
-    """Return the time of so many microseconds since 1970."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
 
 
 def standings(

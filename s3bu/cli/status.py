@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from s3bu.cli.opening import NOTHING_COMMON, Common, Location, open_journal, open_repository
-from s3bu.cli.standing import Standing, local_standings, standings, time_of
+from s3bu.cli.standing import Standing, local_standings, standings
 from s3bu.cli.values import oldest_of
 from s3bu.console import Console, Row, Table
 from s3bu.console.text import shown, shown_line
 from s3bu.errors import S3buError, StorageError
-from s3bu.moment import format_duration, format_local
+from s3bu.moment import format_duration, format_local, instant
 
 if TYPE_CHECKING:
     from s3bu.index import Index
@@ -124,14 +124,14 @@ def _facts(one: Standing, oldest: datetime | None) -> dict[str, object]:
         "too_old": one.is_too_old(oldest),
         "is_watched": one.is_watched,
         "pid": session.pid if session else None,
-        "watched_since": time_of(session.began_us) if session else None,
+        "watched_since": instant(session.began_us) if session else None,
         "obstacle": watched.obstacle if watched else None,
         "unwatched_directories": one.nunwatched,
         "dirty": one.ndirty,
         "next_run": _next_run(one),
-        "failing_since": time_of(failing.since_us) if failing else None,
+        "failing_since": instant(failing.since_us) if failing else None,
         "failure": failing.failure if failing else None,
-        "last_full_scan": time_of(left.full_us) if left else None,
+        "last_full_scan": instant(left.full_us) if left else None,
         "full_scan": left.full_why if left else None,
     }
 
@@ -143,7 +143,7 @@ def _age(one: Standing) -> float | None:
 def _next_run(one: Standing) -> datetime | None:
     if one.watched is None or not one.is_alive or one.watched.next_run_us is None:
         return None
-    return time_of(one.watched.next_run_us)
+    return instant(one.watched.next_run_us)
 
 
 def _cells(one: Standing, oldest: datetime | None) -> tuple[str, ...]:
@@ -187,4 +187,4 @@ def _verbose_cells(one: Standing) -> tuple[str, ...]:
 
 
 def _since(microseconds: int) -> str:
-    return format_local(time_of(microseconds))
+    return format_local(instant(microseconds))

@@ -10,12 +10,13 @@ newer schema or of another repository is moved aside and made anew, with the sam
 
 import contextlib
 import hashlib
+import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from s3bu.errors import S3buError
 from s3bu.index.file import connected, fault, move_aside, prepare_directory, prepared, raw, why
 from s3bu.lock import turn
 from s3bu.manifest import DIRECTORY, FILE, SPECIAL, SYMLINK, Entry, FailedPath, Owner, Seen, sort_key
+from s3bu.moment import instant
 from s3bu.progress import Progress
 
 _KINDS = (FILE, DIRECTORY, SYMLINK, SPECIAL)
@@ -59,7 +61,7 @@ class IndexedSnapshot:
     @property
     def created(self) -> datetime:
         """The time of the snapshot."""
-        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.created_us)
+        return instant(self.created_us)
 
 
 class Index:
@@ -243,14 +245,10 @@ class Index:
 
     def names_of_files(self, source: int, identities: set[tuple[int, int]]) -> list[bytes]:
         """Return the paths of the newest files that this machine saw with one of these inodes and devices."""
-        connection = self.connection
-        connection.execute("CREATE TEMP TABLE IF NOT EXISTS identity (inode INTEGER, device INTEGER)")
-        connection.execute("DELETE FROM identity")
-        connection.executemany("INSERT INTO identity VALUES (?, ?)", identities)
-        rows = connection.execute(
-            "SELECT sort_key FROM version WHERE source = ? AND last IS NULL AND kind = 0 "
-            "AND (inode, device) IN (SELECT inode, device FROM identity)",
-            (source,),
+        rows = self.connection.execute(
+            "SELECT sort_key FROM version WHERE source = ? AND last IS NULL AND kind = 0 AND (inode, device) IN "
+            "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
+            (source, json.dumps([*identities])),
         )
         return [row[0].replace(b"\0", b"/") for row in rows]
 
@@ -259,17 +257,20 @@ class Index:
         statement = "SELECT count(*) FROM version WHERE source = ? AND last IS NULL AND kind = 0 AND ctime_ns >= ?"
         return int(self.connection.execute(statement, (source, since * _SECOND)).fetchone()[0])
 
-    def doubtful(self, source: int, *, large_nbytes: int, recent: int, touched: int) -> Iterator[Entry]:
+    def doubtful(
+        self, source: int, *, large_nbytes: int, recent: int, touched: int, inodes: Iterable[int]
+    ) -> Iterator[Entry]:
         """Yield the newest files of which more than their directory must be asked whether they are as they were.
 
         Those that are that large, whose content has changed since `recent`, or anything of them since `touched` (both
-        in seconds since 1970), and those of which not all was seen: without a hash, never seen by this machine, or read
-        too soon after they were written.
+        in seconds since 1970), those seen with one of these inodes, whatever the device, and those of which not all was
+        seen: without a hash, never seen by this machine, or read too soon after they were written.
         """
         rows = self.connection.execute(
             f"{_CURRENT} AND kind = 0 AND (nbytes >= ? OR mtime >= ? OR ctime_ns >= ? OR hash IS NULL "
-            "OR ctime_ns IS NULL OR (ctime_ns = 0 AND inode = 0 AND device = 0)) ORDER BY sort_key",
-            (source, large_nbytes, recent, touched * _SECOND),
+            "OR ctime_ns IS NULL OR (ctime_ns = 0 AND inode = 0 AND device = 0) "
+            "OR inode IN (SELECT value FROM json_each(?))) ORDER BY sort_key",
+            (source, large_nbytes, recent, touched * _SECOND, json.dumps([*inodes])),
         )
         return map(self.entry, rows)
 

@@ -7,12 +7,13 @@ above what was chosen come along, with the modes that they had last.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from s3bu.errors import UsageError
 from s3bu.index import ROW, Index
 from s3bu.manifest import DIRECTORY, Entry, FailedPath, sort_key
+from s3bu.moment import instant
 from s3bu.query import Value
 from s3bu.views import path_text, raw_of_text
 
@@ -95,7 +96,7 @@ def _found(index: Index, asked: _Asked) -> list[Version]:
         "AND coalesce(:label, so.label) = so.label ORDER BY seen DESC, v.first DESC",
         {"key": sort_key(asked.path), "digest": digest, "job": asked.job, "label": asked.label},
     )
-    found = (Version((job, label), index.entry(row), _moment(created_us)) for job, label, created_us, *row in rows)
+    found = (Version((job, label), index.entry(row), instant(created_us)) for job, label, created_us, *row in rows)
     return [version for version in found if asked.kind in (None, version.entry.kind)]
 
 
@@ -104,10 +105,6 @@ def _digest(text: str | None) -> bytes | None:
         return bytes.fromhex(text) if text else None
     except ValueError as error:
         raise UsageError(f"'{text}' is no hash", hint="the views have it as 64 hex digits") from error
-
-
-def _moment(created_us: int) -> datetime:
-    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=created_us)
 
 
 def _newest(asked: _Asked, found: list[Version]) -> Version:
