@@ -86,7 +86,7 @@ def usable_home(environ: Mapping[str, str], *written: str) -> Path:
     try:
         os.stat(os.path.join(home, "."))  # the dot: only who may enter it is told what it is
     except FileNotFoundError:
-        pass
+        pass  # it is made where something is to be written, and whether it can be is asked below
     except OSError as error:
         raise _refusal(home, _NOT_USED, error.errno) from error
     for name in written:

@@ -23,7 +23,7 @@ from s3bu.cli.opening import (
     words_of,
 )
 from s3bu.cli.values import value_of
-from s3bu.errors import AccessDenied, CredentialsError, StorageError, UsageError
+from s3bu.errors import UsageError
 from s3bu.interrupt import Terminated
 from s3bu.job import is_job_file
 from s3bu.moment import parse_duration
@@ -186,6 +186,7 @@ def _prepared(
 ) -> "tuple[Setting, list[Following]]":
     """Read the jobs, which must be there, and say where all is; the repository itself is asked by runs alone later."""
     from s3bu.keyring import default_home  # noqa: PLC0415 - start-up counts
+    from s3bu.storage.place import parse_place  # noqa: PLC0415
     from s3bu.watch import Setting  # noqa: PLC0415
     from s3bu.watch.notify import Notifier  # noqa: PLC0415
     from s3bu.watch.recorder import Place  # noqa: PLC0415
@@ -193,7 +194,7 @@ def _prepared(
 
     with open_repository(text, common) as opened, common.console() as console:
         if not wanted.is_recording_only:
-            _check(opened)
+            _check(opened, is_directory=parse_place(text).kind == "directory")
         # What is odd about a job is said by each run of it, where there are any.
         tells = console.warning if wanted.is_recording_only else None
         following = [_following(opened, job, label if not number else None, tells) for number, job in enumerate(named)]
@@ -203,15 +204,11 @@ def _prepared(
     return setting, following
 
 
-def _check(repository: "Repository") -> None:
-    """End before anything is watched where no backup could ever be made; a network that is gone is waited for."""
+def _check(repository: "Repository", *, is_directory: bool) -> None:
+    """End before anything is watched where no backup could ever be made; a network is not waited for, runs do that."""
     _ = repository.keyring.secrets
-    try:
+    if is_directory:
         _ = repository.recipients()
-    except StorageError as error:
-        if isinstance(error, AccessDenied | CredentialsError):
-            raise
-        # The first run says so, and is tried again.
 
 
 def _following(

@@ -48,6 +48,16 @@ def holding(path: Path, kind: str = "shared", prefix: Sequence[str] = ()) -> Ite
             process.stdin.close()
 
 
+def have_written(process: "subprocess.Popen[str]") -> None:
+    """Have a program write into the file that it holds."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("write\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "written\n"
+    let_tick()
+
+
 @pytest.mark.parametrize("kind", ["shared", "open"])
 @pytest.mark.parametrize("name", ["file", "two words", "new\nline", "(deleted)", "é"])
 def test_a_file_that_another_program_holds_is_found(tmp_path: Path, name: str, kind: str) -> None:
@@ -85,12 +95,7 @@ def test_a_file_that_is_held_by_another_path_is_found_too(world: World, kind: st
         run_by_journal(world)
         let_tick()
         with holding(volume / "file", kind, mount) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write("write\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "written\n"
-            let_tick()
+            have_written(process)
             compared = compare(world)
             assert (compared.why_full, compared.outcome.counts["changed"]) == (None, 1)
 
@@ -104,13 +109,8 @@ def test_what_is_written_into_a_file_that_is_held_is_taken_without_an_event(worl
         run_by_journal(world)
         let_tick()
         with holding(path, kind) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
             let_tick()
             assert compare(world).outcome.published is None
-            process.stdin.write("write\n")
-            process.stdin.flush()
-            assert process.stdout.readline() == "written\n"
-            let_tick()
+            have_written(process)
             compared = compare(world)
             assert (compared.why_full, compared.outcome.counts["changed"]) == (None, 1)

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,19 @@ def test_a_watcher_that_was_killed_is_named(scene: Scene) -> None:
     assert result.code == 3
     assert f"home/src: process {watcher.pid} that watched it was killed" in result.err
     assert run("status", scene.repository, "--max-age", "1h").code == 0, "its snapshot is young all the same"
+
+
+def test_a_watcher_that_hangs_is_named(scene: Scene) -> None:
+    with started("watch", scene.repository, scene.job, "--record-only") as watcher:
+        watcher.await_line("watching")
+        watcher.send(signal.SIGSTOP)
+        (journal,) = (scene.keys / "journals").glob("*.db")
+        with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+            connection.execute("UPDATE session SET beat_ns = beat_ns - 61000000000")  # as if it were a minute later
+        result = run("status", scene.repository, "--watched")
+        assert (result.code, " silent " in result.out) == (3, True)
+        assert f"home/src: process {watcher.pid} that watches it gives no sign of life" in result.err
+        watcher.send(signal.SIGCONT)
 
 
 def test_a_source_that_nobody_ever_watched_is_not_watched(scene: Scene) -> None:

@@ -115,6 +115,8 @@ def test_beyond_the_kernels_limit_directories_are_scanned_instead(scene: Scene) 
         assert "watching 22 " not in line
         watcher.await_line("22 directories, and the kernel watches 12", "sysctl fs.inotify.max_user_watches=")
         watcher.await_line("home/src: ", "snapshot of 2 files")
+        told = run("status", scene.repository)
+        assert re.search("home/src: [0-9]+ directories not watched, and looked at by each run\n", told.err)
         for number in range(20):
             write_file(scene.source / f"{number}" / "file", f"content {number}")
         while restored(scene) != tree(scene.source):
@@ -141,6 +143,7 @@ def test_on_a_file_system_where_changes_come_unseen_each_run_scans_in_full(scene
     with watching(scene, prefix=mount) as watcher:
         watcher.await_line("home/src: watching", "all is scanned each time, since")
         watcher.await_line("home/src: snapshot", "full scan")
+        assert "home/src: each run looks at all of it: " in run("status", scene.repository, "--watched").err
         watcher.await_line("home/src: no change since the last snapshot", "full scan: ", "overlay")
         watcher.await_line("home/src: no change since the last snapshot", "full scan: ", "overlay")
 

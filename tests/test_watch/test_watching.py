@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from random import Random
 
@@ -38,6 +39,17 @@ def test_nothing_is_watched_where_no_backup_could_ever_be_made(scene: Scene) -> 
     check_refusal(run("watch", scene.repository, scene.job), 2, "secrets.yml: no such file")
     with started("watch", scene.repository, scene.job, "--record-only") as watcher:
         watcher.await_line("home/src: watching 2 directories")
+
+
+def test_a_server_that_does_not_answer_holds_no_watching_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with started("watch", "s3://bucket", scene.job, "--endpoint-url", endpoint) as watcher:
+            watcher.await_line("home/src: watching 2 directories")
+            watcher.send(signal.SIGTERM)
+            assert watcher.end().code == 0
 
 
 def test_once_backs_up_each_source_and_ends(scene: Scene) -> None:
